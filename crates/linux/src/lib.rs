@@ -1,0 +1,1 @@
+//! Kernel mechanisms, synchronous. The only crate of the workspace that may use `unsafe`.
