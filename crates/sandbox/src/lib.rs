@@ -1,1 +1,70 @@
+//! The driver's port: what makes sandboxes, and what is asked of it.
+//!
+//! A driver makes an isolated machine from layers, hands out connections to the guest in it, and
+//! removes it without a trace. It knows nothing of workspaces, deadlines or HTTP.
 #![forbid(unsafe_code)]
+
+mod error;
+pub mod spec;
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+use woodfrog_types::SandboxId;
+use woodfrog_types::sandbox::InstanceState;
+
+pub use error::DriverError;
+pub use spec::{Adopted, Capabilities, Capability, Egress, LaunchSpec, Launched, Usage};
+
+/// A result of a driver.
+pub type Result<T> = std::result::Result<T, DriverError>;
+
+/// Makes and removes sandboxes. All methods are safe to call concurrently for different ids; for
+/// one id the engine never has two calls under way, except [`Driver::usage`], [`Driver::exited`]
+/// and [`Driver::connect`].
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// A stable name: `native`.
+    fn name(&self) -> &'static str;
+
+    /// What this driver can do on this machine.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Makes and starts a sandbox. On error nothing of it is left. `AlreadyExists` if the id is
+    /// in use. The guest may need a few more milliseconds until it accepts connections;
+    /// [`Driver::connect`] waits for it.
+    async fn launch(&self, spec: LaunchSpec) -> Result<Launched>;
+
+    /// Finds a sandbox again that an earlier server process launched. `NotFound` if it is not
+    /// running any more; whatever is left of it then is removed by [`Driver::destroy`].
+    async fn adopt(&self, id: &SandboxId, instance: &InstanceState) -> Result<Adopted>;
+
+    /// Ends every process of the sandbox and removes all that it had on the machine: mounts,
+    /// cgroups, network, files. Idempotent; an unknown id is `Ok`.
+    async fn destroy(&self, id: &SandboxId) -> Result<()>;
+
+    /// Removes whatever of this driver is on the machine that belongs to none of `live`.
+    /// Returns what was removed, for the log.
+    async fn reconcile(&self, live: &[SandboxId]) -> Result<Vec<String>>;
+
+    /// A new connection to the sandbox's guest, peer checked. Waits while the guest starts, at
+    /// most 10 s.
+    async fn connect(&self, id: &SandboxId) -> Result<UnixStream>;
+
+    /// Resolves when the sandbox's init has ended, with a sentence about how; `NotFound` for an
+    /// unknown id. May be awaited by several tasks.
+    async fn exited(&self, id: &SandboxId) -> Result<String>;
+
+    /// Replaces the sandbox's egress policy; in force for new connections when it returns.
+    async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()>;
+
+    /// What it uses now.
+    async fn usage(&self, id: &SandboxId) -> Result<Usage>;
+
+    /// Turns what a stopped or running sandbox wrote (its writable layer) into a directory that
+    /// the caller may move away. Only for sandboxes that no process runs in: call it after the
+    /// guest was asked to end, before [`Driver::destroy`].
+    async fn take_upper(&self, id: &SandboxId) -> Result<std::path::PathBuf>;
+
+    /// Ends what belongs to the driver but not to a sandbox (helper processes). Sandboxes go on.
+    async fn shutdown(&self);
+}

@@ -1,1 +1,166 @@
+//! The store's port: what must be remembered, per aggregate.
+//!
+//! Promises that every adapter keeps (and the conformance suite checks):
+//! - a call that returned `Ok` is durable: it survives `kill -9` and power loss;
+//! - a write names the generation it saw and fails with [`StoreError::Conflict`] if another
+//!   writer was first; nothing is half written;
+//! - lists are stable under concurrent inserts: no item is shown twice or skipped because of one.
 #![forbid(unsafe_code)]
+
+mod error;
+pub mod records;
+
+use async_trait::async_trait;
+use woodfrog_types::event::SandboxEvent;
+use woodfrog_types::key::ApiKey;
+use woodfrog_types::page::{Page, PageRequest};
+use woodfrog_types::sandbox::{Sandbox, SandboxFilter};
+use woodfrog_types::template::{Build, BuildLogLine, Template};
+use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, Timestamp, WorkspaceId};
+
+pub use error::StoreError;
+pub use records::{IdempotencyEntry, IdempotencyOutcome, NewEvent};
+
+/// A result of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Sandboxes.
+#[async_trait]
+pub trait SandboxStore: Send + Sync {
+    /// Adds a sandbox (its generation must be 1) and its first events in one transaction.
+    async fn sandbox_insert(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()>;
+    /// Replaces the record whose generation is `sandbox.generation - 1`, and appends events, in
+    /// one transaction. `Conflict` if the stored generation is another, `NotFound` if it is gone.
+    async fn sandbox_update(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()>;
+    /// Removes the record; the events stay. Removing what is not there is `Ok`.
+    async fn sandbox_remove(&self, id: &SandboxId, events: Vec<NewEvent>) -> Result<()>;
+    /// One sandbox, of whatever workspace.
+    async fn sandbox_fetch(&self, id: &SandboxId) -> Result<Option<Sandbox>>;
+    /// A workspace's sandboxes that match, in the filter's order of `started_at` (then id).
+    /// Those in state `Deleting` are left out.
+    async fn sandbox_list(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SandboxFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Sandbox>>;
+    /// Every sandbox of every workspace and state: for recovery.
+    async fn sandbox_all(&self) -> Result<Vec<Sandbox>>;
+    /// Ids of running sandboxes whose deadline is at or before `now`, earliest first; from an
+    /// index, so it costs what is due and not what exists.
+    async fn sandbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<SandboxId>>;
+    /// The earliest deadline of a running sandbox.
+    async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>>;
+    /// How many sandboxes the workspace has that are not being deleted.
+    async fn sandbox_count(&self, workspace: &WorkspaceId) -> Result<u64>;
+}
+
+/// The log of each sandbox: dense sequence numbers from 1.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// Appends and returns the sequence number of the last one.
+    async fn event_append(&self, sandbox: &SandboxId, events: Vec<NewEvent>) -> Result<u64>;
+    /// Events after sequence number `after`, oldest first.
+    async fn event_list(
+        &self,
+        sandbox: &SandboxId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<SandboxEvent>>;
+    /// Drops the events of sandboxes that are gone and whose last event is older than `before`.
+    /// Returns how many sandboxes' logs were dropped; at most `limit`.
+    async fn event_trim(&self, before: Timestamp, limit: usize) -> Result<u64>;
+}
+
+/// Templates and their builds.
+#[async_trait]
+pub trait TemplateStore: Send + Sync {
+    /// Adds a template. `Constraint` if the workspace has one of that name.
+    async fn template_insert(&self, template: &Template) -> Result<()>;
+    /// Replaces a template by id.
+    async fn template_update(&self, template: &Template) -> Result<()>;
+    /// Removes a template and its builds and logs.
+    async fn template_remove(&self, id: &TemplateId) -> Result<()>;
+    /// One template, of whatever workspace.
+    async fn template_fetch(&self, id: &TemplateId) -> Result<Option<Template>>;
+    /// By name: the workspace's own, else the server's.
+    async fn template_by_name(
+        &self,
+        workspace: &WorkspaceId,
+        name: &str,
+    ) -> Result<Option<Template>>;
+    /// The workspace's templates and the server's, by name.
+    async fn template_list(
+        &self,
+        workspace: &WorkspaceId,
+        page: &PageRequest,
+    ) -> Result<Page<Template>>;
+    async fn build_insert(&self, build: &Build) -> Result<()>;
+    async fn build_update(&self, build: &Build) -> Result<()>;
+    async fn build_fetch(&self, id: &BuildId) -> Result<Option<Build>>;
+    /// A template's builds, newest first.
+    async fn build_list(&self, template: &TemplateId, page: &PageRequest) -> Result<Page<Build>>;
+    /// Builds that are waiting or building: what a restart must end or resume.
+    async fn build_unfinished(&self) -> Result<Vec<Build>>;
+    /// Appends to a build's log.
+    async fn build_log_append(&self, build: &BuildId, lines: Vec<BuildLogLine>) -> Result<()>;
+    /// Lines from `offset` (0 is the first).
+    async fn build_log_list(
+        &self,
+        build: &BuildId,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Vec<BuildLogLine>>;
+    /// Remembers that a cache key of a build step gave this layer.
+    async fn layer_cache_put(&self, key: &str, layer: &str, config: &str) -> Result<()>;
+    /// The layer and image config (JSON) that a cache key gave.
+    async fn layer_cache_get(&self, key: &str) -> Result<Option<(String, String)>>;
+    /// Every layer digest that a build or the step cache refers to: what must not be removed.
+    async fn layers_in_use(&self) -> Result<Vec<String>>;
+}
+
+/// API keys.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    async fn key_insert(&self, key: &ApiKey) -> Result<()>;
+    async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>>;
+    async fn key_fetch(&self, id: &KeyId) -> Result<Option<ApiKey>>;
+    /// All keys, oldest first; of one workspace if given.
+    async fn key_list(&self, workspace: Option<&WorkspaceId>) -> Result<Vec<ApiKey>>;
+    /// `false` if there was none.
+    async fn key_remove(&self, id: &KeyId) -> Result<bool>;
+    async fn key_touch(&self, id: &KeyId, at: Timestamp) -> Result<()>;
+}
+
+/// Small things that the server must remember about itself, and idempotency keys.
+#[async_trait]
+pub trait SettingStore: Send + Sync {
+    async fn setting_get(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Stores `value` unless the name is taken; returns what is stored now.
+    async fn setting_init(&self, name: &str, value: &[u8]) -> Result<Vec<u8>>;
+    async fn setting_put(&self, name: &str, value: &[u8]) -> Result<()>;
+    /// Claims an idempotency key for a request (identified by `fingerprint`).
+    /// `Ok(None)`: claimed now. `Ok(Some(..))`: claimed before, with what is known of it.
+    async fn idempotency_claim(&self, entry: &IdempotencyEntry)
+    -> Result<Option<IdempotencyEntry>>;
+    /// Records how the request of a claimed key ended, or frees the key.
+    async fn idempotency_finish(
+        &self,
+        workspace: &WorkspaceId,
+        key: &str,
+        outcome: IdempotencyOutcome,
+    ) -> Result<()>;
+    /// Forgets keys claimed before `before`.
+    async fn idempotency_trim(&self, before: Timestamp) -> Result<u64>;
+}
+
+/// All of it; what the engine is given.
+pub trait Store:
+    SandboxStore + EventStore + TemplateStore + KeyStore + SettingStore + 'static
+{
+}
+
+impl<T> Store for T where
+    T: SandboxStore + EventStore + TemplateStore + KeyStore + SettingStore + 'static
+{
+}

@@ -1,1 +1,21 @@
+//! The vocabulary of Woodfrog: ids, times, units, records and the error table.
+//!
+//! Every crate may depend on this one; it depends on none of ours. Nothing here does IO, and no
+//! type here is a wire or a stored format: faces and stores convert.
 #![forbid(unsafe_code)]
+
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod metric;
+pub mod network;
+pub mod page;
+pub mod sandbox;
+pub mod template;
+pub mod time;
+
+pub use error::{Code, Fault};
+pub use id::{BuildId, KeyId, SandboxId, TemplateId, WorkspaceId};
+pub use time::Timestamp;

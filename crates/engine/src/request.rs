@@ -1,0 +1,109 @@
+//! What callers ask for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use woodfrog_types::key::Scope;
+use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::sandbox::{OnTimeout, Resources};
+use woodfrog_types::{Timestamp, WorkspaceId};
+
+/// A sandbox to be made.
+#[derive(Debug, Clone)]
+pub struct CreateSandbox {
+    /// A template's id or name, `name:tag` allowed.
+    pub template: String,
+    /// `None`: it lives until it is deleted.
+    pub timeout: Option<Duration>,
+    pub on_timeout: OnTimeout,
+    pub auto_resume: bool,
+    pub metadata: BTreeMap<String, String>,
+    pub env: BTreeMap<String, String>,
+    pub network: NetworkSpec,
+    pub secure: bool,
+    /// Overrides the template's.
+    pub resources: Option<Resources>,
+    /// 1–255 characters of `[A-Za-z0-9_-]`: the same key gives the same sandbox for 24 hours.
+    pub idempotency_key: Option<String>,
+}
+
+/// How a deadline moves. Durations count from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadlineChange {
+    /// To exactly this, earlier or later; zero ends the sandbox now.
+    Set(Duration),
+    /// Only ever later.
+    Extend(Duration),
+    /// No deadline.
+    Never,
+}
+
+/// An API key to be made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    pub name: String,
+    pub workspace: WorkspaceId,
+    pub scope: Scope,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A template (or a new build of one) that is asked for.
+#[derive(Debug, Clone)]
+pub struct NewTemplate {
+    /// `[a-z0-9][a-z0-9._-]*`, at most 128 bytes; a `:tag` suffix is allowed.
+    pub name: String,
+    pub tags: Vec<String>,
+    pub resources: Option<Resources>,
+}
+
+/// What a build starts from.
+#[derive(Debug, Clone)]
+pub enum TemplateBase {
+    /// A registry image: `debian:12`, `ghcr.io/x/y:z`.
+    Image {
+        reference: String,
+        username: Option<String>,
+        password: Option<String>,
+    },
+    /// Another template, by id or name.
+    Template(String),
+}
+
+/// One step of a build.
+#[derive(Debug, Clone)]
+pub enum TemplateStep {
+    /// Files of an uploaded archive (by its hash) to a path.
+    Copy {
+        src: String,
+        dst: String,
+        user: Option<String>,
+        mode: Option<u32>,
+        files_hash: String,
+        force: bool,
+    },
+    Run {
+        command: String,
+        user: Option<String>,
+        force: bool,
+    },
+    Env {
+        pairs: Vec<(String, String)>,
+    },
+    Workdir {
+        path: String,
+    },
+    User {
+        name: String,
+    },
+}
+
+/// A build's instructions.
+#[derive(Debug, Clone)]
+pub struct StartBuild {
+    pub base: TemplateBase,
+    pub steps: Vec<TemplateStep>,
+    pub start_cmd: Option<String>,
+    pub ready_cmd: Option<String>,
+    /// Do not use cached layers.
+    pub force: bool,
+}

@@ -1,0 +1,29 @@
+//! What can go wrong in a driver.
+
+/// A failed call of a driver.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("no sandbox `{id}` on this machine")]
+    NotFound { id: String },
+    #[error("sandbox `{id}` exists already")]
+    AlreadyExists { id: String },
+    /// The driver cannot do this here. `hint` says how to get it.
+    #[error("{what} is not supported by this driver on this machine: {hint}")]
+    Unsupported { what: String, hint: String },
+    /// A value of the spec cannot be used: a malformed network rule, a missing layer.
+    #[error("invalid {field}: {detail}")]
+    Invalid { field: String, detail: String },
+    /// The machine is out of something: addresses, disk, processes.
+    #[error("no capacity: {detail}")]
+    Capacity { detail: String },
+    /// The guest did not come up or does not answer.
+    #[error("guest of `{id}` does not answer: {detail}")]
+    Guest { id: String, detail: String },
+    /// A step of the kernel's failed; the sandbox was undone.
+    #[error("{step} failed")]
+    Step {
+        step: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,95 @@
+//! What a driver is told and what it answers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use woodfrog_types::SandboxId;
+use woodfrog_types::sandbox::{InstanceState, Resources};
+use woodfrog_types::template::SecurityOptions;
+
+/// A sandbox to be made.
+#[derive(Debug, Clone)]
+pub struct LaunchSpec {
+    pub id: SandboxId,
+    /// Directories of the template's layers, **bottom first**.
+    pub layers: Vec<PathBuf>,
+    /// `[a-z0-9-]`, at most 63 characters.
+    pub hostname: String,
+    pub resources: Resources,
+    pub egress: Egress,
+    pub security: SecurityOptions,
+}
+
+/// What the sandbox may reach. Already validated by the engine; strings are E2B's forms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Egress {
+    pub internet: bool,
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+    pub dns_servers: Vec<IpAddr>,
+    pub header_rules: BTreeMap<String, Vec<BTreeMap<String, String>>>,
+}
+
+/// A launched sandbox.
+#[derive(Debug, Clone)]
+pub struct Launched {
+    /// To be stored, and given to [`crate::Driver::adopt`] after a restart.
+    pub instance: InstanceState,
+    /// How long each step took, in order: for logs and benchmarks.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// A sandbox found again.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    pub instance: InstanceState,
+}
+
+/// What a sandbox uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// CPU time of all its processes since it was made.
+    pub cpu: Duration,
+    /// Without page cache.
+    pub memory_bytes: u64,
+    pub memory_cache_bytes: u64,
+    pub pids: u32,
+    /// What it wrote above its template; `None` where the driver cannot tell cheaply.
+    pub disk_bytes: Option<u64>,
+}
+
+/// Something a driver may or may not be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Capability {
+    MemoryLimit,
+    CpuLimit,
+    PidsLimit,
+    DiskLimit,
+    /// A network with addresses of its own and NAT.
+    Network,
+    /// Egress rules by address.
+    EgressCidr,
+    /// Egress rules by name.
+    EgressDomain,
+    Pause,
+    Checkpoint,
+}
+
+/// What a driver can do on this machine, with the reason for what it cannot.
+#[derive(Debug, Clone, Default)]
+pub struct Capabilities {
+    /// Missing capability → why, and how to get it.
+    pub missing: Vec<(Capability, String)>,
+}
+
+impl Capabilities {
+    /// Why `capability` is missing; `None` if it is there.
+    pub fn why_missing(&self, capability: Capability) -> Option<&str> {
+        self.missing
+            .iter()
+            .find(|(missing, _)| *missing == capability)
+            .map(|(_, why)| why.as_str())
+    }
+}
