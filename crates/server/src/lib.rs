@@ -1,1 +1,15 @@
+//! HTTP: every face of Woodfrog on one port.
+//!
+//! A face is a thin adapter: extract, convert to domain values, call the engine, convert back.
+//! No face talks to a store or a driver, and none knows of the others.
 #![forbid(unsafe_code)]
+
+pub mod e2b;
+pub mod envd;
+pub mod gateway;
+pub mod native;
+pub mod observe;
+pub mod serve;
+pub mod state;
+
+pub use state::{App, ServerOptions};
