@@ -1,0 +1,68 @@
+//! Printing: tables for people, JSON for programs. Data goes to standard output, the rest to
+//! standard error.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Prints one JSON document.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)
+}
+
+/// Prints rows under headings, columns aligned by two spaces.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = io::stdout().lock();
+    let heading_row: Vec<String> = headings.iter().map(|h| (*h).to_owned()).collect();
+    for row in std::iter::once(&heading_row).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            let pad = (width + 2).saturating_sub(cell.chars().count());
+            line.extend(std::iter::repeat_n(' ', pad));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints `name: value` lines.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn fields(pairs: &[(&str, String)]) -> io::Result<()> {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let mut out = io::stdout().lock();
+    for (name, value) in pairs {
+        writeln!(out, "{:width$} {value}", format!("{name}:"))?;
+    }
+    Ok(())
+}
+
+/// Prints text as it is.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Tells the person, on standard error.
+pub fn note(text: &str) {
+    // A closed standard error is no reason to fail.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,121 @@
+//! `./x demo`: the main job on embedded defaults, shown step by step.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::server::{Server, build, root};
+use crate::setup;
+use crate::step::{output, run, step};
+
+const PROGRAM: &str = "import os, sys, time, platform
+print('hello from', platform.node(), 'as', os.popen('whoami').read().strip(), flush=True)
+for i in range(1, 4):
+    time.sleep(0.3)
+    print(f'streamed line {i} at {time.strftime(\"%H:%M:%S\")}', flush=True)
+print('primes:', [n for n in range(2, 60) if all(n % d for d in range(2, n))], flush=True)
+";
+
+/// Runs the demo; `keep` leaves its server running.
+pub fn run_demo(keep: bool) -> Result<()> {
+    step("set up the machine", || setup::run(false))?;
+    let binary = step("build woodfrog", || build(true))?;
+    let data_dir = root().join("target/demo");
+    let server = step("start the server", || {
+        Server::start(&binary, &data_dir, &[])
+    })?;
+    println!("serving on {}", server.url);
+    step(
+        "prepare the template `base` (once per machine: Debian packages)",
+        || run(&mut server.cli(&["template", "prepare", "base"])),
+    )?;
+
+    let start = Instant::now();
+    let created = output(&mut server.cli(&["sandbox", "create", "base", "--timeout", "600"]))?;
+    let id = created.trim().to_owned();
+    println!(
+        "\nsandbox {id} created in {:.1} ms (command line included)",
+        millis(start)
+    );
+    show(
+        &server,
+        &id,
+        "a shell command",
+        &["uname -srm; id; cat /etc/debian_version"],
+    )?;
+    show(
+        &server,
+        &id,
+        "Python, streamed",
+        &["python3", "-c", PROGRAM],
+    )?;
+    show(
+        &server,
+        &id,
+        "it has a disk of its own",
+        &["echo kept > ~/note; cat ~/note; df -h / | tail -1"],
+    )?;
+    timings(&server)?;
+    finish(server, &id, keep)
+}
+
+fn show(server: &Server, id: &str, what: &str, command: &[&str]) -> Result<()> {
+    println!("\n--- {what}");
+    let start = Instant::now();
+    let mut args = vec!["sandbox", "exec", id, "--"];
+    args.extend_from_slice(command);
+    run(&mut server.cli(&args))?;
+    println!("--- {:.1} ms", millis(start));
+    Ok(())
+}
+
+/// Ten more sandboxes, one after the other.
+fn timings(server: &Server) -> Result<()> {
+    println!("\n--- ten more sandboxes");
+    let mut times = Vec::new();
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        let start = Instant::now();
+        let text = output(&mut server.cli(&["sandbox", "create", "base", "--json"]))?;
+        times.push(millis(start));
+        let created: serde_json::Value = serde_json::from_str(&text)?;
+        ids.extend(created["id"].as_str().map(str::to_owned));
+    }
+    times.sort_by(f64::total_cmp);
+    println!(
+        "create: fastest {:.1} ms, median {:.1} ms, slowest {:.1} ms (each with the start of a client process)",
+        times[0], times[5], times[9]
+    );
+    let mut args = vec!["sandbox", "delete"];
+    args.extend(ids.iter().map(String::as_str));
+    let start = Instant::now();
+    output(&mut server.cli(&args))?;
+    println!("delete of all ten: {:.1} ms", millis(start));
+    Ok(())
+}
+
+fn finish(server: Server, id: &str, keep: bool) -> Result<()> {
+    if keep {
+        let (url, binary, dir) = (
+            server.url.clone(),
+            server.binary.clone(),
+            server.data_dir.clone(),
+        );
+        let pid = server.keep();
+        println!("\nThe server keeps running (pid {pid}). Try:");
+        println!(
+            "  export WOODFROG_URL={url} WOODFROG_DATA_DIR={}",
+            dir.display()
+        );
+        println!("  {} sandbox shell {id}", binary.display());
+        println!("Stop it with: kill {pid}");
+        return Ok(());
+    }
+    step("clean up", || server.remove())?;
+    println!("\nAll gone. `./x demo --keep` leaves the server running.");
+    Ok(())
+}
+
+fn millis(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1000.0
+}

@@ -1,0 +1,89 @@
+//! The direction of dependencies between our crates.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::server::root;
+use crate::step::output;
+
+/// Crate → what it may depend on among ours (without `woodfrog-`). A crate that is not listed
+/// fails the check, so a new one has to be placed.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("guest-proto", &[]),
+    ("linux", &[]),
+    ("wire", &["types"]),
+    ("core", &["types"]),
+    ("store", &["types"]),
+    ("store-sqlite", &["types", "store"]),
+    ("sandbox", &["types"]),
+    ("guest", &["guest-proto", "linux"]),
+    ("guest-client", &["guest-proto", "linux"]),
+    ("network", &["linux"]),
+    ("images", &["types", "linux"]),
+    (
+        "driver-native",
+        &["types", "sandbox", "linux", "network", "guest-client"],
+    ),
+    (
+        "engine",
+        &[
+            "types",
+            "core",
+            "store",
+            "sandbox",
+            "guest-client",
+            "images",
+        ],
+    ),
+    (
+        "server",
+        &["types", "core", "wire", "engine", "guest-client"],
+    ),
+    ("cli", &["types", "wire"]),
+    ("testkit", &["types"]),
+];
+
+/// Checks the normal dependencies of every crate; tests may use more.
+pub fn run() -> Result<()> {
+    let text = output(
+        Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version=1", "--no-deps"])
+            .current_dir(root()),
+    )?;
+    let metadata: Value = serde_json::from_str(&text)?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("packages of cargo metadata")?;
+    let mut broken = Vec::new();
+    for package in packages {
+        let Some(name) = package["name"]
+            .as_str()
+            .and_then(|n| n.strip_prefix("woodfrog-"))
+        else {
+            continue;
+        };
+        let Some((_, allowed)) = ALLOWED.iter().find(|(krate, _)| *krate == name) else {
+            broken.push(format!("{name} has no place in xtask/src/edges.rs"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let target = dependency["name"]
+                .as_str()
+                .and_then(|n| n.strip_prefix("woodfrog-"));
+            if dependency["kind"].is_null()
+                && let Some(target) = target
+                && !allowed.contains(&target)
+            {
+                broken.push(format!("{name} must not depend on {target}"));
+            }
+        }
+    }
+    if !broken.is_empty() {
+        bail!("forbidden edges:\n  {}", broken.join("\n  "));
+    }
+    println!("edges: {} packages checked", packages.len());
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Installing what a fresh Debian machine lacks.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::step::{on_path, step};
+
+/// Program on the path → Debian package, for running sandboxes.
+const RUNTIME: &[(&str, &str)] = &[
+    ("nft", "nftables"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("zstd", "zstd"),
+];
+
+/// Additionally, for the tests.
+const TESTS: &[(&str, &str)] = &[
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+    ("ip", "iproute2"),
+    ("unshare", "util-linux"),
+];
+
+/// The JavaScript SDK's releases that must work: the last of the first API generation and the
+/// newest.
+pub const JS_SDKS: &[&str] = &["2.50.0", "2.51.0"];
+/// The Python SDK's releases that must work.
+pub const PYTHON_SDKS: &[&str] = &["2.45.1", "2.63.0"];
+
+/// Installs; what is there already is left alone.
+pub fn run(tests: bool) -> Result<()> {
+    let mut wanted: Vec<(&str, &str)> = RUNTIME.to_vec();
+    if tests {
+        wanted.extend_from_slice(TESTS);
+    }
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|(program, _)| !on_path(program) && !on_sbin(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        println!("packages: everything is there");
+    } else {
+        step(&format!("install {}", missing.join(" ")), || apt(&missing))?;
+    }
+    if tests {
+        step("Node and Python packages", || {
+            JS_SDKS.iter().try_for_each(|version| javascript(version))?;
+            PYTHON_SDKS.iter().try_for_each(|version| python(version))
+        })?;
+    }
+    Ok(())
+}
+
+fn on_sbin(program: &str) -> bool {
+    ["/usr/sbin", "/sbin"]
+        .iter()
+        .any(|dir| Path::new(dir).join(program).is_file())
+}
+
+fn apt(packages: &[&str]) -> Result<()> {
+    if !on_path("apt-get") {
+        bail!(
+            "this machine has no apt-get; install by hand: {}",
+            packages.join(" ")
+        );
+    }
+    run_apt(&["update", "-qq"])?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend_from_slice(packages);
+    run_apt(&args)
+}
+
+fn run_apt(args: &[&str]) -> Result<()> {
+    crate::step::run(
+        Command::new("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+/// Where a release of the JavaScript SDK is installed.
+pub fn javascript_dir(version: &str) -> PathBuf {
+    cache().join(format!("js-{version}"))
+}
+
+/// The Python of the environment that a release of the Python SDK is installed in.
+pub fn python_program(version: &str) -> PathBuf {
+    cache().join(format!("py-{version}")).join("bin/python")
+}
+
+fn cache() -> PathBuf {
+    crate::server::root().join("target/sdk")
+}
+
+fn javascript(version: &str) -> Result<()> {
+    let dir = javascript_dir(version);
+    if dir.join("node_modules/e2b/package.json").is_file() {
+        return Ok(());
+    }
+    println!("npm: e2b {version}");
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(
+        dir.join("package.json"),
+        "{\"private\":true,\"type\":\"module\"}\n",
+    )?;
+    let package = format!("e2b@{version}");
+    crate::step::run(
+        Command::new("npm")
+            .args([
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+                &package,
+            ])
+            .current_dir(&dir),
+    )
+    .context("install the JavaScript SDK")
+}
+
+fn python(version: &str) -> Result<()> {
+    let program = python_program(version);
+    let marker = cache().join(format!("py-{version}/.installed"));
+    if marker.is_file() {
+        return Ok(());
+    }
+    println!("pip: e2b {version}");
+    let dir = cache().join(format!("py-{version}"));
+    if crate::step::run(Command::new("python3").args(["-m", "venv"]).arg(&dir)).is_err() {
+        apt(&["python3-venv"])?;
+        crate::step::run(
+            Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&dir),
+        )?;
+    }
+    crate::step::run(
+        Command::new(program)
+            .args(["-m", "pip", "install", "-q"])
+            .arg(format!("e2b=={version}")),
+    )
+    .context("install the Python SDK")?;
+    std::fs::write(marker, "")?;
+    Ok(())
+}
