@@ -17,7 +17,7 @@ print('primes:', [n for n in range(2, 60) if all(n % d for d in range(2, n))], f
 ";
 
 /// Runs the demo; `keep` leaves its server running.
-pub fn run_demo(keep: bool) -> Result<()> {
+pub(crate) fn run_demo(keep: bool) -> Result<()> {
     step("set up the machine", || setup::run(false))?;
     let binary = step("build woodfrog", || build(true))?;
     let data_dir = root().join("target/demo");

@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 /// Answers every A query with 127.0.0.1 and every other query with an empty answer.
-pub struct WildcardDns {
+pub(crate) struct WildcardDns {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl WildcardDns {
     /// Serves on `address`, which must be a loopback address with port 53.
-    pub fn start(address: &str) -> Result<Self> {
+    pub(crate) fn start(address: &str) -> Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let stop = Arc::new(AtomicBool::new(false));

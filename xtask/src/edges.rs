@@ -47,7 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Checks the normal dependencies of every crate; tests may use more.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let text = output(
         Command::new(env!("CARGO"))
             .args(["metadata", "--format-version=1", "--no-deps"])

@@ -78,7 +78,7 @@ impl Mode {
 }
 
 /// Runs every program whose name contains `filter`, with every release, in both modes.
-pub fn run(filter: &str) -> Result<Tally> {
+pub(crate) fn run(filter: &str) -> Result<Tally> {
     crate::setup::run(true)?;
     let binary = build(false)?;
     let work = root().join("target/sdk-run");

@@ -11,13 +11,13 @@ use anyhow::{Context, Result, bail};
 const READY_MAX: Duration = Duration::from_secs(60);
 
 /// The workspace's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
 /// Builds the server and returns its path.
-pub fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));
     command
         .args(["build", "--package", "woodfrog"])
@@ -33,16 +33,16 @@ pub fn build(release: bool) -> Result<PathBuf> {
 }
 
 /// A running server; ended with its sandboxes removed when dropped.
-pub struct Server {
-    pub binary: PathBuf,
-    pub data_dir: PathBuf,
-    pub url: String,
+pub(crate) struct Server {
+    pub(crate) binary: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) url: String,
     child: Option<Child>,
 }
 
 impl Server {
     /// Starts a server on a free port and waits until it is ready.
-    pub fn start(binary: &Path, data_dir: &Path, extra: &[&str]) -> Result<Self> {
+    pub(crate) fn start(binary: &Path, data_dir: &Path, extra: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(data_dir)?;
         let endpoint = data_dir.join("endpoint");
         let _ = std::fs::remove_file(&endpoint);
@@ -86,12 +86,12 @@ impl Server {
     }
 
     /// The server's log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir.join("server.log")).unwrap_or_default()
     }
 
     /// A `woodfrog` command against this server.
-    pub fn cli(&self, args: &[&str]) -> Command {
+    pub(crate) fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(args)
@@ -102,12 +102,12 @@ impl Server {
     }
 
     /// Gives the server up: it keeps running. Returns its process id.
-    pub fn keep(mut self) -> u32 {
+    pub(crate) fn keep(mut self) -> u32 {
         self.child.take().map_or(0, |child| child.id())
     }
 
     /// Ends the server gracefully; its sandboxes keep running.
-    pub fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// Deletes every sandbox, ends the server and removes its data directory.
-    pub fn remove(mut self) -> Result<()> {
+    pub(crate) fn remove(mut self) -> Result<()> {
         self.delete_sandboxes();
         self.stop()?;
         crate::step::run(

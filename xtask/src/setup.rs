@@ -26,12 +26,12 @@ const TESTS: &[(&str, &str)] = &[
 
 /// The JavaScript SDK's releases that must work: the last of the first API generation and the
 /// newest.
-pub const JS_SDKS: &[&str] = &["2.50.0", "2.51.0"];
+pub(crate) const JS_SDKS: &[&str] = &["2.50.0", "2.51.0"];
 /// The Python SDK's releases that must work.
-pub const PYTHON_SDKS: &[&str] = &["2.45.1", "2.63.0"];
+pub(crate) const PYTHON_SDKS: &[&str] = &["2.45.1", "2.63.0"];
 
 /// Installs; what is there already is left alone.
-pub fn run(tests: bool) -> Result<()> {
+pub(crate) fn run(tests: bool) -> Result<()> {
     let mut wanted: Vec<(&str, &str)> = RUNTIME.to_vec();
     if tests {
         wanted.extend_from_slice(TESTS);
@@ -83,12 +83,12 @@ fn run_apt(args: &[&str]) -> Result<()> {
 }
 
 /// Where a release of the JavaScript SDK is installed.
-pub fn javascript_dir(version: &str) -> PathBuf {
+pub(crate) fn javascript_dir(version: &str) -> PathBuf {
     cache().join(format!("js-{version}"))
 }
 
 /// The Python of the environment that a release of the Python SDK is installed in.
-pub fn python_program(version: &str) -> PathBuf {
+pub(crate) fn python_program(version: &str) -> PathBuf {
     cache().join(format!("py-{version}")).join("bin/python")
 }
 

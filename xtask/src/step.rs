@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 /// Says what is being done, does it, says how long it took.
-pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("\n==> {name}");
     let start = Instant::now();
     let result = work();
@@ -21,7 +21,7 @@ pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// Runs a command with its output shown; an exit code other than 0 is an error.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = describe(command);
     let status = command.status().with_context(|| format!("start {shown}"))?;
     if !status.success() {
@@ -31,7 +31,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and returns its standard output.
-pub fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = describe(command);
     let output = command
         .stderr(Stdio::inherit())
@@ -48,7 +48,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a command, shows its output, and hands every line to `see`.
-pub fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
+pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
     let shown = describe(command);
     let mut child = command
         .stdout(Stdio::piped())
@@ -68,7 +68,7 @@ pub fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
 }
 
 /// Whether a program is on the path.
-pub fn on_path(program: &str) -> bool {
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }

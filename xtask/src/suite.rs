@@ -9,9 +9,9 @@ use crate::{edges, sdk, server, setup, tidy};
 
 /// Passed and failed tests of one step.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Tally {
-    pub passed: usize,
-    pub failed: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
 }
 
 type Work = fn() -> Result<Tally>;
@@ -42,7 +42,7 @@ const STEPS: &[(&str, Work)] = &[
 ];
 
 /// Runs all steps, or those named in `only`; stops at the first that fails.
-pub fn run_steps(only: &[String]) -> Result<Tally> {
+pub(crate) fn run_steps(only: &[String]) -> Result<Tally> {
     if let Some(unknown) = only
         .iter()
         .find(|name| !STEPS.iter().any(|(step, _)| step == name))
@@ -62,7 +62,7 @@ pub fn run_steps(only: &[String]) -> Result<Tally> {
 }
 
 /// Runs the suite and closes with one line that counts the tests.
-pub fn run_all(only: &[String]) -> Result<()> {
+pub(crate) fn run_all(only: &[String]) -> Result<()> {
     let total = run_steps(only)?;
     println!("\n{} passed, {} failed", total.passed, total.failed);
     if total.failed > 0 {

@@ -14,7 +14,7 @@ const FILE_LINES_MAX: usize = 800;
 const UNSAFE_CRATES: &[&str] = &["crates/linux/"];
 
 /// Checks every rule and reports all that is broken.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let files = tracked(&["*.rs"])?;
     let mut broken = Vec::new();
     for file in &files {
