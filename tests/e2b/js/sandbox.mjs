@@ -1,0 +1,153 @@
+// The life of a sandbox through the SDK: create, connect, list, timeouts, metrics, kill.
+import { Sandbox, NotFoundError } from 'e2b'
+import { assert, run, test, until } from './_check.mjs'
+
+const tag = `js-${process.pid}-${Date.now()}`
+
+test('create gives a usable sandbox with its metadata and envs', async () => {
+  const sbx = await Sandbox.create('base', {
+    timeoutMs: 120_000,
+    metadata: { tag, 'with space': 'a b&c=d' },
+    envs: { GREETING: 'hello' },
+  })
+  try {
+    assert.match(sbx.sandboxId, /^[a-z0-9]+$/)
+    assert.equal((await sbx.commands.run('echo $GREETING')).stdout, 'hello\n')
+    assert.equal((await sbx.commands.run('whoami; pwd')).stdout, 'user\n/home/user\n')
+    assert.equal((await sbx.commands.run('sudo -n whoami')).stdout, 'root\n')
+    const info = await sbx.getInfo()
+    assert.equal(info.sandboxId, sbx.sandboxId)
+    assert.equal(info.metadata.tag, tag)
+    assert.equal(info.metadata['with space'], 'a b&c=d')
+    assert.equal(info.state, 'running')
+    assert.ok(info.endAt > info.startedAt)
+  } finally {
+    assert.equal(await sbx.kill(), true)
+  }
+  assert.equal(await sbx.kill(), false)
+  assert.equal(await sbx.isRunning(), false)
+})
+
+test('connect finds the same sandbox and only ever extends its end', async () => {
+  const first = await Sandbox.create({ timeoutMs: 300_000 })
+  await first.files.write('state.txt', 'kept')
+  const before = (await first.getInfo()).endAt
+  const second = await Sandbox.connect(first.sandboxId, { timeoutMs: 10_000 })
+  assert.equal(await second.files.read('state.txt'), 'kept')
+  assert.ok((await second.getInfo()).endAt >= before)
+  await Sandbox.connect(first.sandboxId, { timeoutMs: 600_000 })
+  assert.ok((await second.getInfo()).endAt > before)
+  await second.kill()
+  await assert.rejects(Sandbox.connect(first.sandboxId), NotFoundError)
+})
+
+test('setTimeout shortens and an expired sandbox is gone', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 300_000 })
+  await sbx.setTimeout(3_000)
+  const left = (await sbx.getInfo()).endAt.getTime() - Date.now()
+  assert.ok(left < 4_000, `${left} ms left`)
+  assert.equal(await sbx.isRunning(), true)
+  await until(async () => !(await sbx.isRunning()), 'the sandbox to expire', 6_000)
+  await assert.rejects(sbx.getInfo(), NotFoundError)
+})
+
+test('lists are newest first, page by one and filter by metadata', async () => {
+  const made = []
+  for (const number of ['1', '2', '3']) {
+    made.push(await Sandbox.create({ metadata: { tag, list: 'yes', number }, timeoutMs: 60_000 }))
+  }
+  try {
+    const paginator = Sandbox.list({ query: { metadata: { tag, list: 'yes' } }, limit: 1 })
+    const seen = []
+    while (paginator.hasNext) seen.push(...(await paginator.nextItems()))
+    assert.deepEqual(seen.map((item) => item.metadata.number), ['3', '2', '1'])
+    const running = Sandbox.list({ query: { metadata: { tag, number: '2' }, state: ['running'] } })
+    const items = await running.nextItems()
+    assert.deepEqual(items.map((item) => item.sandboxId), [made[1].sandboxId])
+    const paused = Sandbox.list({ query: { metadata: { tag }, state: ['paused'] } })
+    assert.deepEqual(await paused.nextItems(), [])
+  } finally {
+    await Promise.all(made.map((sbx) => sbx.kill()))
+  }
+})
+
+test('metrics appear, with plausible numbers, and none from before the start', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 120_000 })
+  try {
+    const metrics = await until(async () => {
+      const found = await sbx.getMetrics()
+      return found.length > 0 && found
+    }, 'metrics', 30_000)
+    assert.ok(metrics[0].cpuCount >= 1)
+    assert.ok(metrics[0].memTotal > 0 && metrics[0].memUsed <= metrics[0].memTotal)
+    assert.ok(metrics[0].diskTotal > 0)
+    const before = await sbx.getMetrics({
+      start: new Date(Date.now() - 7_200_000),
+      end: new Date(Date.now() - 3_600_000),
+    })
+    assert.deepEqual(before, [])
+  } finally {
+    await sbx.kill()
+  }
+})
+
+test('a kill ends a running command with an error that says so', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 60_000 })
+  const handle = await sbx.commands.run('sleep 600', { background: true })
+  const waiting = handle.wait()
+  waiting.catch(() => {})
+  await sbx.kill()
+  await assert.rejects(waiting)
+  await assert.rejects(sbx.commands.run('true'))
+})
+
+test('static methods work by id', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 60_000 })
+  await Sandbox.setTimeout(sbx.sandboxId, 200_000)
+  assert.ok((await Sandbox.getInfo(sbx.sandboxId)).endAt.getTime() - Date.now() > 150_000)
+  assert.equal(await Sandbox.kill(sbx.sandboxId), true)
+  assert.equal(await Sandbox.kill(sbx.sandboxId), false)
+})
+
+test('unknown templates and sandboxes are refused with the right errors', async () => {
+  await assert.rejects(Sandbox.create('no-such-template-here'), NotFoundError)
+  await assert.rejects(Sandbox.getInfo('inosuchsandboxatall'), NotFoundError)
+  await assert.rejects(Sandbox.connect('inosuchsandboxatall'), NotFoundError)
+})
+
+test('a port inside is reachable through getHost or the routing headers', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 60_000 })
+  try {
+    await sbx.files.write('www/index.html', 'served from inside')
+    await sbx.commands.run('python3 -m http.server 8000 --directory www', { background: true })
+    const plain = process.env.E2B_SANDBOX_URL
+    const url = plain ?? `https://${sbx.getHost(8000)}`
+    const headers = plain
+      ? { 'E2b-Sandbox-Id': sbx.sandboxId, 'E2b-Sandbox-Port': '8000' }
+      : {}
+    const body = await until(async () => {
+      const response = await fetch(url, { headers })
+      return response.status === 200 && response.text()
+    }, 'the server inside')
+    assert.equal(body, 'served from inside')
+    const closed = await fetch(plain ?? `https://${sbx.getHost(8123)}`, {
+      headers: plain ? { 'E2b-Sandbox-Id': sbx.sandboxId, 'E2b-Sandbox-Port': '8123' } : {},
+    })
+    assert.equal(closed.status, 502)
+    assert.match((await closed.json()).message, /port is not open/)
+  } finally {
+    await sbx.kill()
+  }
+})
+
+test('pause, snapshot and fork say that they are not supported yet', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 60_000 })
+  try {
+    await assert.rejects(sbx.pause(), /not supported/)
+    await assert.rejects(sbx.createSnapshot(), /not supported/)
+  } finally {
+    await sbx.kill()
+  }
+})
+
+await run()
