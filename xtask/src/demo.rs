@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::server::{Server, build, root};
+use woodfrog_testkit::Server;
+
+use crate::server::{build, root};
 use crate::setup;
 use crate::step::{output, run, step};
 
@@ -24,7 +26,7 @@ pub(crate) fn run_demo(keep: bool) -> Result<()> {
     let server = step("start the server", || {
         Server::start(&binary, &data_dir, &[])
     })?;
-    println!("serving on {}", server.url);
+    println!("serving on {}", server.url());
     step(
         "prepare the template `base` (once per machine: Debian packages)",
         || run(&mut server.cli(&["template", "prepare", "base"])),
@@ -97,9 +99,9 @@ fn timings(server: &Server) -> Result<()> {
 fn finish(server: Server, id: &str, keep: bool) -> Result<()> {
     if keep {
         let (url, binary, dir) = (
-            server.url.clone(),
-            server.binary.clone(),
-            server.data_dir.clone(),
+            server.url().to_owned(),
+            server.binary().to_owned(),
+            server.data_dir().to_owned(),
         );
         let pid = server.keep();
         println!("\nThe server keeps running (pid {pid}). Try:");

@@ -43,7 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["types", "core", "wire", "engine", "guest-client"],
     ),
     ("cli", &["types", "wire"]),
-    ("testkit", &["types"]),
+    ("testkit", &[]),
 ];
 
 /// Checks the normal dependencies of every crate; tests may use more.

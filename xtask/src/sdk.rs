@@ -7,7 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::dns::WildcardDns;
-use crate::server::{Server, build, root};
+use woodfrog_testkit::Server;
+
+use crate::server::{build, root};
 use crate::setup::{JS_SDKS, PYTHON_SDKS, javascript_dir, python_program};
 use crate::step::{run as run_command, step};
 use crate::suite::Tally;
@@ -86,7 +88,7 @@ pub(crate) fn run(filter: &str) -> Result<Tally> {
     let plain = Server::start(&binary, &work.join("plain"), &["--dev"])?;
     prepare(&plain)?;
     let mode = Mode::Plain {
-        url: plain.url.clone(),
+        url: plain.url().to_owned(),
     };
     programs(&mode, filter, &mut tally)?;
     plain.remove()?;

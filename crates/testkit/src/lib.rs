@@ -1,1 +1,11 @@
+//! What end-to-end tests, the demo and the benchmarks share: a server under test, waiting for a
+//! condition, and counting what is left on the machine.
 #![forbid(unsafe_code)]
+
+pub mod leftovers;
+pub mod server;
+pub mod wait;
+
+pub use leftovers::Leftovers;
+pub use server::{ExecOutput, Server};
+pub use wait::wait_for;
