@@ -1,0 +1,26 @@
+//! The list of all cases.
+
+use crate::{Case, crash, errors, hostile, isolation, leaks, limits};
+
+/// Every case, in the order in which they run.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        isolation::CASES,
+        hostile::CASES,
+        limits::CASES,
+        errors::CASES,
+        leaks::CASES,
+        crash::CASES,
+    ]
+    .concat()
+}
+
+/// `bail!` with what was seen unless `condition` holds.
+macro_rules! check {
+    ($condition:expr, $($seen:tt)+) => {
+        if !$condition {
+            anyhow::bail!("not so: {}\n{}", stringify!($condition), format_args!($($seen)+));
+        }
+    };
+}
+pub(crate) use check;

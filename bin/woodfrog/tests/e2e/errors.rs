@@ -1,0 +1,126 @@
+//! Bad input gets a clear error and leaves nothing.
+
+use anyhow::Result;
+use serde_json::Value;
+use std::process::Command;
+
+use crate::cases::check;
+use crate::{Case, Context};
+
+pub(crate) const CASES: &[Case] = &[
+    ("errors::e2b_errors_have_code_and_message", e2b_errors),
+    ("errors::native_errors_are_problems_with_a_code", native_errors),
+    ("errors::keys_are_needed_and_revocable", keys),
+    ("errors::another_workspace_sees_nothing", tenancy),
+];
+
+/// Status and body of a request.
+fn curl(context: &Context, args: &[&str], path: &str) -> Result<(u16, Value)> {
+    let url = format!("{}{path}", context.server.url());
+    let output = Command::new("curl")
+        .args(["-sS", "-m", "20", "-w", "\n%{http_code}"])
+        .args(args)
+        .arg(url)
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let (body, status) = text.rsplit_once('\n').unwrap_or((&text, "0"));
+    Ok((status.parse()?, serde_json::from_str(body).unwrap_or(Value::Null)))
+}
+
+fn admin_key(context: &Context) -> Result<String> {
+    let file = context.server.data_dir().join("admin.key");
+    Ok(std::fs::read_to_string(file)?.trim().to_owned())
+}
+
+fn e2b_errors(context: &Context) -> Result<()> {
+    let key = format!("X-API-Key: {}", admin_key(context)?);
+    let json = "Content-Type: application/json";
+    let big = format!("{{\"templateID\":\"{}\"}}", "x".repeat(2 << 20));
+    let big_file = context.server.data_dir().join("big.json");
+    std::fs::write(&big_file, big)?;
+    let at_big = format!("@{}", big_file.display());
+    let cases: &[(&[&str], &str, &[u16])] = &[
+        (&["-H", &key], "/sandboxes/nosuch", &[404]),
+        (&["-H", &key, "-X", "DELETE"], "/sandboxes/nosuch", &[404]),
+        (&["-H", &key, "-H", json, "-d", "{"], "/v2/sandboxes", &[400]),
+        (&["-H", &key, "-H", json, "-d", "{}"], "/v2/sandboxes", &[400]),
+        (&["-H", &key, "-H", json, "-d", "{\"templateID\":\"base\",\"timeout\":-1}"], "/v2/sandboxes", &[400]),
+        (&["-H", &key, "-H", json, "-d", "{\"templateID\":\"nope\"}"], "/v2/sandboxes", &[404]),
+        (&["-H", &key, "-H", json, "-d", &at_big], "/v2/sandboxes", &[413, 400]),
+        (&["-H", &key], "/v2/sandboxes?limit=0", &[400]),
+        (&["-H", &key], "/v2/sandboxes?nextToken=rubbish", &[400]),
+        (&["-H", &key], "/no/such/route", &[404]),
+        (&[], "/v2/sandboxes", &[401]),
+        (&["-H", "X-API-Key: e2b_0000"], "/v2/sandboxes", &[401]),
+    ];
+    for (args, path, wanted) in cases {
+        let (status, body) = curl(context, args, path)?;
+        check!(wanted.contains(&status), "{path}: {status} {body}");
+        check!(body["code"] == status, "{path}: {status} {body}");
+        check!(body["message"].as_str().is_some_and(|text| !text.is_empty()), "{path}: {body}");
+    }
+    let listed = context.server.json(&["sandbox", "list"])?;
+    check!(listed.as_array().is_some_and(Vec::is_empty), "something was made: {listed}");
+    Ok(())
+}
+
+fn native_errors(context: &Context) -> Result<()> {
+    let key = format!("Authorization: Bearer {}", admin_key(context)?);
+    let json = "Content-Type: application/json";
+    let cases: &[(&[&str], &str, u16, &str)] = &[
+        (&["-H", &key], "/api/v1/sandboxes/nosuch", 404, "sandbox_not_found"),
+        (&["-H", &key, "-H", json, "-d", "{\"template\":\"nope\"}"], "/api/v1/sandboxes", 404, "template_not_found"),
+        (&["-H", &key, "-H", json, "-d", "["], "/api/v1/sandboxes", 400, "invalid_argument"),
+        (&["-H", &key], "/api/v1/nothing", 404, "not_found"),
+        (&[], "/api/v1/sandboxes", 401, "unauthenticated"),
+    ];
+    for (args, path, wanted, code) in cases {
+        let (status, body) = curl(context, args, path)?;
+        check!(status == *wanted, "{path}: {status} {body}");
+        check!(body["code"] == *code, "{path}: {body}");
+        check!(body["status"] == *wanted && body["title"].is_string(), "{path}: {body}");
+    }
+    Ok(())
+}
+
+fn keys(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let made = server.json(&["key", "create", "for-a-test"])?;
+    let secret = made["secret"].as_str().unwrap_or_default().to_owned();
+    let id = made["id"].as_str().unwrap_or_default().to_owned();
+    check!(secret.starts_with("wf_"), "{made}");
+    let listed = server.json(&["key", "list"])?;
+    check!(!listed.to_string().contains(&secret[3..]), "the list shows a secret");
+    let as_e2b = format!("X-API-Key: e2b_{}", &secret[3..]);
+    check!(curl(context, &["-H", &as_e2b], "/v2/sandboxes")?.0 == 200, "e2b form of the key");
+    let bearer = format!("Authorization: Bearer {secret}");
+    check!(curl(context, &["-H", &bearer], "/api/v1/keys")?.0 == 403, "not an admin key");
+    server.run(&["key", "revoke", &id])?;
+    check!(curl(context, &["-H", &as_e2b], "/v2/sandboxes")?.0 == 401, "revoked key");
+    check!(!server.log().contains(&secret[3..]), "the log shows a secret");
+    Ok(())
+}
+
+fn tenancy(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    let other = "ws11111111111111111111111111";
+    let made = server.json(&["key", "create", "other", "--workspace", other])?;
+    let key = format!("X-API-Key: {}", made["secret"].as_str().unwrap_or_default());
+    for (args, path) in [
+        (vec!["-H", &key], format!("/sandboxes/{id}")),
+        (vec!["-H", &key, "-X", "DELETE"], format!("/sandboxes/{id}")),
+        (vec!["-H", &key, "-X", "POST"], format!("/v2/sandboxes/{id}/connect")),
+        (vec!["-H", &key], format!("/api/v1/sandboxes/{id}")),
+        (vec!["-H", &key, "-X", "DELETE"], format!("/api/v1/sandboxes/{id}")),
+    ] {
+        let (status, body) = curl(context, &args, &path)?;
+        check!(status == 404, "{path}: {status} {body}");
+    }
+    let (_, body) = curl(context, &["-H", &key], "/v2/sandboxes")?;
+    check!(body.as_array().is_some_and(Vec::is_empty), "{body}");
+    check!(server.exec(&id, "user", "echo here")?.stdout == "here\n", "it is gone");
+    server.run(&["sandbox", "delete", &id])?;
+    server.run(&["key", "revoke", made["id"].as_str().unwrap_or_default()])?;
+    Ok(())
+}

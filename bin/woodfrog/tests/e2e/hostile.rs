@@ -1,0 +1,143 @@
+//! What the inside cannot do, each tried as root of the sandbox.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use woodfrog_testkit::wait_for;
+
+use crate::cases::check;
+use crate::{Case, Context};
+
+pub(crate) const CASES: &[Case] = &[
+    ("hostile::forbidden_calls_are_refused", forbidden_calls),
+    ("hostile::pid_one_survives_its_root", pid_one_survives),
+    ("hostile::the_host_and_metadata_are_out_of_reach", the_host_is_out_of_reach),
+    ("hostile::symlinks_stay_inside", symlinks_stay_inside),
+    ("hostile::a_guest_that_is_confused_harms_only_itself", confused_guest),
+];
+
+/// Commands that must fail, with what they try.
+const REFUSED: &[(&str, &str)] = &[
+    ("mount a tmpfs", "mount -t tmpfs none /mnt"),
+    ("mount a disk", "mknod /tmp/d b 254 0 && head -c1 /tmp/d"),
+    ("unmount /proc", "umount -l /proc"),
+    ("remount / elsewhere", "mount --bind / /mnt"),
+    ("pivot the root", "pivot_root / /"),
+    ("load a module", "python3 -c 'import ctypes,os,sys; l=ctypes.CDLL(None,use_errno=True); sys.exit(0 if l.syscall(313, 0, b\"\", 0)==0 or ctypes.get_errno()!=1 else 1)'"),
+    ("make a user namespace", "unshare -U true"),
+    ("make a mount namespace", "unshare -m true"),
+    ("enter the host's namespaces", "nsenter -t 1 -n true"),
+    ("set the clock", "date -s 2001-01-01"),
+    ("set a kernel setting", "echo 1 > /proc/sys/kernel/panic"),
+    ("trace PID 1", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None,use_errno=True); sys.exit(0 if l.ptrace(16,1,0,0)==0 else 1)'"),
+    ("read the memory of PID 1", "head -c1 /proc/1/mem"),
+    ("use io_uring", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None,use_errno=True); r=ctypes.create_string_buffer(256); sys.exit(0 if l.syscall(425,4,r)>=0 else 1)'"),
+    ("use userfaultfd", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(323,0)>=0 else 1)'"),
+    ("use Landlock", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(444,0,0,1)>=0 else 1)'"),
+    ("load a BPF program", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(321,5,0,0)>=0 else 1)'"),
+    ("open a vsock", "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'"),
+    ("reboot", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.reboot(0x1234567)==0 else 1)'"),
+];
+
+fn forbidden_calls(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    let mut allowed = Vec::new();
+    for (what, command) in REFUSED {
+        let seen = server.exec(&id, "root", command)?;
+        if seen.code == 0 {
+            allowed.push(format!("{what}: {seen:?}"));
+        }
+    }
+    check!(allowed.is_empty(), "{}", allowed.join("\n"));
+    server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+fn pid_one_survives(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    server.exec(&id, "root", "kill -9 1; kill -STOP 1; kill -SEGV 1; kill -INT 1; rm -rf /run/woodfrog /usr/lib/woodfrog; true")?;
+    let seen = server.exec(&id, "user", "echo alive");
+    // The socket's name may be gone for good, but then the sandbox must say so and go.
+    match seen {
+        Ok(seen) if seen.stdout == "alive\n" => {}
+        other => {
+            let deleted = server.run(&["sandbox", "delete", &id]);
+            check!(deleted.is_ok(), "{other:?} {deleted:?}");
+            return Ok(());
+        }
+    }
+    server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+fn the_host_is_out_of_reach(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    let port = server.url().rsplit(':').next().unwrap_or_default().to_owned();
+    let gateway = server.exec(&id, "user", "ip -4 route show default | awk '{print $3}'")?;
+    let gateway = gateway.stdout.trim().to_owned();
+    let targets = ["127.0.0.1", "169.254.169.254", "192.168.0.1", "172.16.0.1", gateway.as_str()];
+    for target in targets.into_iter().filter(|target| !target.is_empty()) {
+        let seen = server.exec(&id, "root", &format!("curl -sS -m 3 http://{target}:{port}/healthz"))?;
+        check!(seen.code != 0, "{target}: {seen:?}");
+    }
+    server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+fn symlinks_stay_inside(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    let secret = server.data_dir().join("host-secret");
+    std::fs::write(&secret, "of the host")?;
+    let script = format!(
+        "ln -s {} ~/link; ln -s / ~/root; ln -s ../../../../../../../.. ~/up",
+        secret.display()
+    );
+    server.exec(&id, "user", &script)?;
+    let host = secret.display().to_string();
+    for path in [
+        "/home/user/link".to_owned(),
+        format!("/home/user/root{host}"),
+        format!("/home/user/up{host}"),
+        format!("/../../../..{host}"),
+        format!("/proc/1/root{host}"),
+    ] {
+        let copied = server.run(&["sandbox", "cp", &format!("{id}:{path}"), "-"]);
+        check!(!copied.as_ref().is_ok_and(|text| text.contains("of the host")), "{path}: {copied:?}");
+    }
+    let into = format!("{id}:/home/user/link");
+    let source = server.data_dir().join("upload");
+    std::fs::write(&source, "from inside")?;
+    let _ = server.run(&["sandbox", "cp", &source.display().to_string(), &into]);
+    check!(std::fs::read_to_string(&secret)? == "of the host", "the host's file was changed");
+    server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+/// Root inside replaces the guest's socket with a program that answers rubbish.
+fn confused_guest(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let (bad, good) = (server.create(&["base"])?, server.create(&["base"])?);
+    let script = "cd /run/woodfrog && rm -f guest.sock && setsid -f python3 -c '
+import socket
+s = socket.socket(socket.AF_UNIX); s.bind(\"/run/woodfrog/guest.sock\"); s.listen(64)
+while True:
+    c, _ = s.accept()
+    try: c.sendall(b\"\\xff\" * 100000)
+    except OSError: pass
+' >/dev/null 2>&1 </dev/null";
+    server.exec(&bad, "root", script)?;
+    let answer = server.exec(&bad, "user", "echo hi")?;
+    check!(answer.stdout != "hi\n" || answer.code == 0, "{answer:?}");
+    let other = server.exec(&good, "user", "echo fine")?;
+    check!(other.stdout == "fine\n", "{other:?}");
+    server.run(&["sandbox", "delete", &bad])?;
+    wait_for("the bad sandbox to be gone", Duration::from_secs(10), || {
+        server.run(&["sandbox", "show", &bad]).is_err().then_some(())
+    })?;
+    server.run(&["sandbox", "delete", &good])?;
+    Ok(())
+}
