@@ -1,6 +1,7 @@
 //! The project's tasks. `./x help` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod dns;
 mod edges;
@@ -47,6 +48,12 @@ enum Task {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Speed and size beside peers and limits.
+    Bench {
+        /// Which: sandbox.
+        #[arg(default_value = "sandbox")]
+        name: String,
+    },
     /// Rules about the tree: file sizes, crate edges, unsafe code, documentation.
     Tidy,
 }
@@ -57,6 +64,7 @@ fn main() -> Result<()> {
         Task::Demo { keep } => demo::run_demo(keep),
         Task::Test { only } => suite::run_all(&only),
         Task::Sdk { filter } => sdk::run(&filter).map(drop),
+        Task::Bench { name } => bench::run_bench(&name),
         Task::Tidy => tidy::run().and_then(|()| edges::run()),
     }
 }

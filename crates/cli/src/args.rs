@@ -34,6 +34,20 @@ pub enum Command {
     /// The server's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Remove everything a server has on this machine: sandboxes, networks, mounts, and its data
+    /// directory. The server must not be running.
+    Purge {
+        #[arg(
+            long,
+            env = "WOODFROG_DATA_DIR",
+            default_value = "/var/lib/woodfrog",
+            value_name = "DIR"
+        )]
+        data_dir: PathBuf,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print a completion script.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -149,6 +163,15 @@ pub enum SandboxCommand {
         /// No access to the outside.
         #[arg(long)]
         no_internet: bool,
+        /// vCPUs [default: the template's].
+        #[arg(long)]
+        cpus: Option<u32>,
+        /// Memory: `512MiB` [default: the template's].
+        #[arg(long, value_name = "SIZE")]
+        memory: Option<String>,
+        /// Disk above the template: `10GiB` [default: the template's].
+        #[arg(long, value_name = "SIZE")]
+        disk: Option<String>,
         #[command(flatten)]
         target: Target,
     },
@@ -223,6 +246,13 @@ pub enum SandboxCommand {
 pub enum TemplateCommand {
     /// List templates.
     List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Wait until a template is ready; makes `base` on first use, with progress.
+    Prepare {
+        #[arg(default_value = "base")]
+        name: String,
         #[command(flatten)]
         target: Target,
     },

@@ -1,0 +1,138 @@
+//! `./x bench sandbox`: speed and size beside peers and physical limits measured in the same run.
+
+mod floor;
+mod http;
+mod memory;
+mod sample;
+mod transfer;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use woodfrog_testkit::Server;
+
+use crate::server::{build, root};
+use crate::setup;
+use crate::step::{run, step};
+use http::Client;
+use sample::{Sample, measure};
+
+/// Sandboxes created one after the other for the latency figures.
+const CREATES: usize = 200;
+/// Sandboxes created at once.
+const PARALLEL: usize = 50;
+
+/// Runs a benchmark by name.
+pub(crate) fn run_bench(name: &str) -> Result<()> {
+    match name {
+        "sandbox" => sandbox(),
+        other => bail!("no benchmark `{other}`; there is: sandbox"),
+    }
+}
+
+fn sandbox() -> Result<()> {
+    setup::run(true)?;
+    let binary = step("build for release", || build(true))?;
+    let data_dir = root().join("target/bench");
+    let server = Server::start(&binary, &data_dir, &["--dev"])?;
+    run(&mut server.cli(&["template", "prepare", "base"]))?;
+    let result = step("measure", || figures(&server));
+    server.remove()?;
+    result
+}
+
+fn figures(server: &Server) -> Result<()> {
+    let mut rows = Vec::new();
+    rows.extend(floor::all()?);
+    rows.push(creates(server)?);
+    rows.push(parallel_creates(server)?);
+    rows.extend(transfer::all(server)?);
+    rows.extend(memory::all(server)?);
+    println!("\n| what | figure | n |\n|---|---|---|");
+    for row in &rows {
+        println!("{row}");
+    }
+    Ok(())
+}
+
+/// The body of a create; timeouts end what an interrupted run leaves.
+pub(crate) fn create_body() -> Value {
+    json!({ "templateID": "base", "timeout": 600 })
+}
+
+fn create(client: &mut Client) -> Result<String> {
+    let (status, body) = client.request("POST", "/v2/sandboxes", Some(&create_body()))?;
+    match body["sandboxID"].as_str() {
+        Some(id) if status == 201 => Ok(id.to_owned()),
+        _ => bail!("create: {status} {body}"),
+    }
+}
+
+fn delete(client: &mut Client, id: &str) -> Result<()> {
+    let (status, body) = client.request("DELETE", &format!("/sandboxes/{id}"), None)?;
+    if status != 204 {
+        bail!("delete: {status} {body}");
+    }
+    Ok(())
+}
+
+fn creates(server: &Server) -> Result<Sample> {
+    let mut client = Client::connect(server.url())?;
+    for _ in 0..5 {
+        let id = create(&mut client)?;
+        delete(&mut client, &id)?;
+    }
+    let mut made = Vec::new();
+    let sample = measure("create through HTTP, durable, guest ready", CREATES, || {
+        made.push(create(&mut client)?);
+        // Deleted in batches outside of the timed part.
+        Ok(())
+    })?;
+    for id in made {
+        delete(&mut client, &id)?;
+    }
+    Ok(sample)
+}
+
+fn parallel_creates(server: &Server) -> Result<Sample> {
+    let url = server.url().to_owned();
+    let start = std::time::Instant::now();
+    let threads: Vec<_> = (0..PARALLEL)
+        .map(|_| {
+            let url = url.clone();
+            std::thread::spawn(move || -> Result<(String, f64)> {
+                let mut client = Client::connect(&url)?;
+                let start = std::time::Instant::now();
+                let id = create(&mut client)?;
+                Ok((id, start.elapsed().as_secs_f64() * 1000.0))
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    let mut ids = Vec::new();
+    for thread in threads {
+        let (id, time) = thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        ids.push(id);
+        times.push(time);
+    }
+    let total = start.elapsed().as_secs_f64() * 1000.0;
+    let mut client = Client::connect(&url)?;
+    for id in &ids {
+        delete(&mut client, id)?;
+    }
+    Ok(Sample::new(
+        &format!("{PARALLEL} creates in parallel ({total:.0} ms in all)"),
+        times,
+    ))
+}
+
+/// Whether a program is there to compare with.
+fn peer(program: &str) -> Option<&'static Path> {
+    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+    dirs.iter()
+        .map(Path::new)
+        .find(|dir| dir.join(program).is_file())
+}

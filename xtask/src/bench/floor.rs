@@ -1,0 +1,127 @@
+//! The kernel's floor and the peers: bubblewrap, runc, runsc.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::sample::{Sample, measure};
+use crate::server::root;
+use crate::step::run;
+
+const RUNS: usize = 60;
+
+/// All of them, in the order of the table.
+pub(super) fn all() -> Result<Vec<Sample>> {
+    bare_floor()?;
+    Ok(vec![bubblewrap()?, runc()?, runsc()?])
+}
+
+/// The bare `clone3` + overlay + `pivot_root` + `exec` round trip prints its own rows.
+fn bare_floor() -> Result<()> {
+    run(Command::new(env!("CARGO"))
+        .args([
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "woodfrog-linux",
+            "--example",
+            "floor",
+        ])
+        .current_dir(root()))
+}
+
+fn quiet(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("start a peer")?;
+    anyhow::ensure!(status.success(), "{:?}: {status}", command.get_program());
+    Ok(())
+}
+
+fn bubblewrap() -> Result<Sample> {
+    let name = "peer: bwrap, all namespaces, `true`";
+    if super::peer("bwrap").is_none() {
+        return Ok(Sample::missing(name, "apt-get install bubblewrap"));
+    }
+    measure(name, RUNS, || {
+        quiet(Command::new("bwrap").args([
+            "--unshare-all",
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--proc",
+            "/proc",
+            "true",
+        ]))
+    })
+}
+
+fn runc() -> Result<Sample> {
+    let name = "peer: runc run, `true`";
+    if super::peer("runc").is_none() {
+        return Ok(Sample::missing(name, "apt-get install runc"));
+    }
+    let bundle = bundle("runc")?;
+    let mut number = 0;
+    let sample = measure(name, RUNS.min(30), || {
+        number += 1;
+        let id = format!("wf-bench-{}-{number}", std::process::id());
+        quiet(
+            Command::new("runc")
+                .args(["run", "--bundle"])
+                .arg(&bundle)
+                .arg(id),
+        )
+    });
+    Ok(sample.unwrap_or_else(|error| Sample::missing(name, error.to_string())))
+}
+
+fn runsc() -> Result<Sample> {
+    let name = "peer: runsc run, `true`";
+    if super::peer("runsc").is_none() {
+        return Ok(Sample::missing(name, "runsc is not installed"));
+    }
+    let bundle = bundle("runsc")?;
+    let mut number = 0;
+    let sample = measure(name, 10, || {
+        number += 1;
+        let id = format!("wf-bench-{}-{number}", std::process::id());
+        quiet(
+            Command::new("runsc")
+                .args([
+                    "--platform=systrap",
+                    "--ignore-cgroups",
+                    "--network=none",
+                    "run",
+                    "--bundle",
+                ])
+                .arg(&bundle)
+                .arg(id),
+        )
+    });
+    Ok(sample.unwrap_or_else(|error| Sample::missing(name, error.to_string())))
+}
+
+/// An OCI bundle over this machine's own root, read-only.
+fn bundle(runtime: &str) -> Result<std::path::PathBuf> {
+    let dir = root().join("target/bench-bundle").join(runtime);
+    std::fs::create_dir_all(&dir)?;
+    let config = dir.join("config.json");
+    if !config.exists() {
+        quiet(Command::new("runc").arg("spec").current_dir(&dir))?;
+    }
+    let mut spec: Value = serde_json::from_slice(&std::fs::read(&config)?)?;
+    spec["process"]["terminal"] = Value::Bool(false);
+    spec["process"]["args"] = serde_json::json!(["true"]);
+    spec["root"] = serde_json::json!({ "path": Path::new("/"), "readonly": true });
+    std::fs::write(&config, spec.to_string())?;
+    Ok(dir)
+}
