@@ -6,8 +6,6 @@ mod memory;
 mod sample;
 mod transfer;
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use woodfrog_testkit::Server;
@@ -130,9 +128,8 @@ fn parallel_creates(server: &Server) -> Result<Sample> {
 }
 
 /// Whether a program is there to compare with.
-fn peer(program: &str) -> Option<&'static Path> {
+fn has_peer(program: &str) -> bool {
     let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
     dirs.iter()
-        .map(Path::new)
-        .find(|dir| dir.join(program).is_file())
+        .any(|dir| std::path::Path::new(dir).join(program).is_file())
 }

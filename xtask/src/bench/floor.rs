@@ -46,7 +46,7 @@ fn quiet(command: &mut Command) -> Result<()> {
 
 fn bubblewrap() -> Result<Sample> {
     let name = "peer: bwrap, all namespaces, `true`";
-    if super::peer("bwrap").is_none() {
+    if !super::has_peer("bwrap") {
         return Ok(Sample::missing(name, "apt-get install bubblewrap"));
     }
     measure(name, RUNS, || {
@@ -66,7 +66,7 @@ fn bubblewrap() -> Result<Sample> {
 
 fn runc() -> Result<Sample> {
     let name = "peer: runc run, `true`";
-    if super::peer("runc").is_none() {
+    if !super::has_peer("runc") {
         return Ok(Sample::missing(name, "apt-get install runc"));
     }
     let bundle = bundle("runc")?;
@@ -86,7 +86,7 @@ fn runc() -> Result<Sample> {
 
 fn runsc() -> Result<Sample> {
     let name = "peer: runsc run, `true`";
-    if super::peer("runsc").is_none() {
+    if !super::has_peer("runsc") {
         return Ok(Sample::missing(name, "runsc is not installed"));
     }
     let bundle = bundle("runsc")?;
