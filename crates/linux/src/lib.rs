@@ -2,6 +2,14 @@
 
 pub mod caps;
 pub mod fdpass;
+pub mod idmap;
+pub mod launcher;
 pub mod limits;
+pub mod netns;
+pub mod overlay;
+pub mod process;
+pub mod seccomp;
 pub mod selfctl;
+pub mod skeleton;
 pub mod spawn;
+mod sys;

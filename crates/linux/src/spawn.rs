@@ -19,7 +19,7 @@ mod child;
 mod prepared;
 
 use child::Outcome;
-pub(crate) use child::errno;
+pub(crate) use child::{errno, reset_signals};
 use prepared::{Prepared, SignalsBlocked, Stack};
 
 /// What the child's descriptors 0, 1 and 2 are.

@@ -84,7 +84,7 @@ fn enter(prepared: &Prepared) -> Result<(), (SpawnStep, i32)> {
 /// Every disposition back to default (an ignored signal would stay ignored across execve; a
 /// handler must not run in shared memory), then nothing blocked. Raw calls, because libc's refuse
 /// the two signals it keeps for itself, and an ignored one may have been inherited.
-fn reset_signals() {
+pub(crate) fn reset_signals() {
     const SIGSET_BYTES: usize = 8;
     // The kernel's struct: handler, flags, restorer, mask. All zero is SIG_DFL.
     let default = [0u64; 4];
