@@ -1,1 +1,15 @@
 //! Kernel mechanisms, synchronous. The only crate of the workspace that may use `unsafe`.
+
+pub mod caps;
+pub mod fdpass;
+pub mod idmap;
+pub mod launcher;
+pub mod limits;
+pub mod netns;
+pub mod overlay;
+pub mod process;
+pub mod seccomp;
+pub mod selfctl;
+pub mod skeleton;
+pub mod spawn;
+mod sys;

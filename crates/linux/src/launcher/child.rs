@@ -1,0 +1,247 @@
+//! What becomes a sandbox's init, between clone3 and execve.
+//!
+//! The child has a copy of the launcher's memory. It allocates nothing, takes no lock and does not
+//! panic: everything it needs is in the plan, and what it opens it leaks to execve.
+//!
+//! Paths are resolved only after the change of root: the layers are not trusted, and a symbolic
+//! link in them must not lead to the host.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
+};
+
+use super::plan::{Masked, Plan};
+use super::report::{Report, Step};
+use crate::caps::CapSet;
+use crate::spawn::errno;
+use crate::sys;
+
+/// Sets the sandbox up and starts its init. `go_writer` is the launcher's end of the pipe.
+pub(super) fn run(plan: &Plan<'_>, report: &Report, go_writer: RawFd) -> ! {
+    if let Err(errno) = enter(plan, report, go_writer) {
+        report.fail(errno);
+    }
+    // SAFETY: ends the child without running anything registered by the launcher.
+    unsafe { libc::_exit(127) }
+}
+
+fn raw(error: Errno) -> i32 {
+    error.raw_os_error()
+}
+
+fn ok(rc: i64) -> Result<(), i32> {
+    if rc < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn enter(plan: &Plan<'_>, report: &Report, go_writer: RawFd) -> Result<(), i32> {
+    report.begin(Step::Wait);
+    wait_for_go(plan, go_writer)?;
+    report.begin(Step::Identity);
+    identity()?;
+    report.begin(Step::CgroupNamespace);
+    // SAFETY: concerns this process alone.
+    ok(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into())?;
+    report.begin(Step::Private);
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change(c"/", private).map_err(raw)?;
+    report.begin(Step::Filesystems);
+    let mounts = Filesystems::make(plan).map_err(raw)?;
+    report.begin(Step::Root);
+    change_root(plan).map_err(raw)?;
+    report.begin(Step::Mounts);
+    mounts.attach(plan, report).map_err(raw)?;
+    report.begin(Step::Mask);
+    mask(plan, report)?;
+    report.begin(Step::Hostname);
+    rustix::system::sethostname(&plan.hostname).map_err(raw)?;
+    report.begin(Step::Descriptors);
+    descriptors()?;
+    report.begin(Step::Limits);
+    for (item, limit) in (0..).zip(plan.rlimits) {
+        report.item(item);
+        limit.apply_raw()?;
+    }
+    report.begin(Step::Seccomp);
+    plan.filter.install_raw()?;
+    report.begin(Step::Capabilities);
+    CapSet::SANDBOX.bound_raw()?;
+    report.begin(Step::Exec);
+    // SAFETY: NUL-terminated path and NULL-terminated vectors that live in the plan.
+    unsafe { libc::execve(plan.program.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr()) };
+    Err(errno())
+}
+
+/// Waits for the launcher's byte; if the launcher dies instead, so does the child.
+fn wait_for_go(plan: &Plan<'_>, go_writer: RawFd) -> Result<(), i32> {
+    // SAFETY: the child's own copy of the descriptor, which it does not use otherwise. With it
+    // open the end of the pipe would never come.
+    unsafe { libc::close(go_writer) };
+    let mut byte = [0];
+    match rustix::io::read(&plan.go, &mut byte).map_err(raw)? {
+        0 => Err(libc::EPIPE),
+        _ => Ok(()),
+    }
+}
+
+fn identity() -> Result<(), i32> {
+    rustix::process::setsid().map_err(raw)?;
+    // SAFETY: raw calls that act on this task (the only one of its process).
+    unsafe {
+        libc::umask(0o022);
+        ok(libc::syscall(libc::SYS_setresgid, 0, 0, 0))?;
+        ok(libc::syscall(
+            libc::SYS_setgroups,
+            0,
+            std::ptr::null::<u32>(),
+        ))?;
+        ok(libc::syscall(libc::SYS_setresuid, 0, 0, 0))
+    }
+}
+
+/// File systems that must belong to the sandbox's namespaces, not yet attached. A new proc is
+/// only given to who can see one, hence before the change of root.
+struct Filesystems {
+    proc: OwnedFd,
+    devpts: OwnedFd,
+    run: OwnedFd,
+    shm: OwnedFd,
+}
+
+type Option_<'a> = (&'static CStr, &'a CStr);
+
+impl Filesystems {
+    fn make(plan: &Plan<'_>) -> Result<Self, Errno> {
+        let strict = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let tmpfs = |mode: &'static CStr, size| {
+            let options = [
+                (c"mode", mode),
+                (c"size", size),
+                (c"nr_inodes", &*plan.inodes),
+            ];
+            filesystem(c"tmpfs", &[], &options, strict)
+        };
+        Ok(Self {
+            proc: filesystem(c"proc", &[], &[], strict | noexec)?,
+            devpts: filesystem(
+                c"devpts",
+                &[c"newinstance"],
+                &[(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")],
+                MountAttrFlags::MOUNT_ATTR_NOSUID | noexec,
+            )?,
+            run: tmpfs(c"0755", &plan.run_size)?,
+            shm: tmpfs(c"1777", &plan.shm_size)?,
+        })
+    }
+
+    fn attach(self, plan: &Plan<'_>, report: &Report) -> Result<(), Errno> {
+        let all = [
+            (self.proc.as_fd(), ATTACHED[0]),
+            (plan.sysfs.as_fd(), ATTACHED[1]),
+            (self.devpts.as_fd(), ATTACHED[2]),
+            (self.run.as_fd(), ATTACHED[3]),
+            (self.shm.as_fd(), ATTACHED[4]),
+        ];
+        for (item, (mount, path)) in (0..).zip(all) {
+            report.item(item);
+            attach(mount, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the file systems go, in the order of the report's items.
+pub(super) const ATTACHED: [&CStr; 5] = [c"/proc", c"/sys", c"/dev/pts", c"/run", c"/dev/shm"];
+
+fn filesystem(
+    kind: &CStr,
+    flags: &[&CStr],
+    options: &[Option_<'_>],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for flag in flags {
+        fsconfig_set_flag(fs.as_fd(), *flag)?;
+    }
+    for (key, value) in options {
+        fsconfig_set_string(fs.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(fs.as_fd())?;
+    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Attaches a mount to a path whose last part is not a symbolic link.
+fn attach(mount: BorrowedFd<'_>, path: &CStr) -> Result<(), Errno> {
+    move_mount(
+        mount,
+        c"",
+        CWD,
+        path,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+fn change_root(plan: &Plan<'_>) -> Result<(), Errno> {
+    // Any directory that every host has will do; it vanishes with the old root.
+    attach(plan.root.as_fd(), c"/sys")?;
+    rustix::process::fchdir(&plan.root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")
+}
+
+fn mask(plan: &Plan<'_>, report: &Report) -> Result<(), i32> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mut item = 0;
+    for masked in &plan.masked {
+        report.item(item);
+        item += 1;
+        let cover = match masked {
+            Masked::File(_) => open_tree(CWD, c"/dev/null", clone),
+            Masked::Directory(_) => filesystem(
+                c"tmpfs",
+                &[],
+                &[(c"mode", c"0555"), (c"nr_inodes", c"1")],
+                MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            ),
+        };
+        attach(cover.map_err(raw)?.as_fd(), masked.path()).map_err(raw)?;
+    }
+    for path in &plan.readonly {
+        report.item(item);
+        item += 1;
+        let tree = open_tree(CWD, path.as_c_str(), clone).map_err(raw)?;
+        sys::set_mount_raw(tree.as_fd(), sys::MOUNT_ATTR_RDONLY)?;
+        attach(tree.as_fd(), path).map_err(raw)?;
+    }
+    Ok(())
+}
+
+/// Descriptors 0 to 2 opened inside (a checkpoint cannot hold the host's), nothing else kept, and
+/// signals as a new program expects them.
+fn descriptors() -> Result<(), i32> {
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()).map_err(raw)?;
+    for target in 0..3 {
+        // SAFETY: this process has its own descriptor table; replaces 0 to 2 only.
+        ok(unsafe { libc::dup2(null.as_raw_fd(), target) }.into())?;
+    }
+    let _ = null.into_raw_fd(); // may be one of the three
+    // SAFETY: only flags in this process's own table.
+    ok(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    })?;
+    crate::spawn::reset_signals();
+    Ok(())
+}
