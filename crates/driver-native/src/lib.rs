@@ -1,1 +1,23 @@
+//! The native driver: sandboxes from the kernel's own namespaces, overlayfs and cgroups.
+//!
+//! It keeps a note on disk for each sandbox it made, so that a server that starts after a crash
+//! knows what runs without asking anybody. It never forks: launchers do.
 #![forbid(unsafe_code)]
+
+mod driver;
+mod egress;
+mod error;
+mod instance;
+mod launchers;
+mod launcher;
+mod note;
+mod paths;
+mod seed;
+mod slots;
+mod socket;
+mod start;
+
+pub use driver::NativeDriver;
+pub use error::StartError;
+pub use paths::{Paths, instance_id};
+pub use start::NativeOptions;

@@ -1,0 +1,50 @@
+//! What can go wrong at the driver's start, and shorthands for the rest.
+
+use std::io;
+use std::path::PathBuf;
+
+use woodfrog_linux::launcher::Failure;
+use woodfrog_sandbox::DriverError;
+
+/// Why the driver cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot prepare {path}")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot set up the pool at {path}")]
+    Pool {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("cannot start a launcher process")]
+    Launcher(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no cgroup hierarchy can be used")]
+    Cgroups(#[source] io::Error),
+    #[error("network.cidr or network.allow_private: {0}")]
+    Network(String),
+    #[error("no free address block for sandboxes; set network.cidr")]
+    NoSubnet,
+}
+
+/// A failed step with its cause.
+pub(crate) fn step(
+    step: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> DriverError {
+    DriverError::Step { step: step.to_owned(), source: source.into() }
+}
+
+/// What the launcher said, as a driver error.
+pub(crate) fn from_failure(failure: Failure) -> DriverError {
+    let out_of = [rustix::io::Errno::NOSPC, rustix::io::Errno::NOMEM, rustix::io::Errno::AGAIN];
+    if out_of.iter().any(|errno| errno.raw_os_error() == failure.errno) {
+        return DriverError::Capacity { detail: failure.to_string() };
+    }
+    let name = failure.step.clone();
+    step(&name, failure)
+}

@@ -1,0 +1,155 @@
+//! The driver's start: pool, skeleton, launchers, network, and what runs already.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use woodfrog_linux::skeleton;
+use woodfrog_network::{Cidr, Live, Network, NetworkConfig, Subnet, choose_subnet, default_denied};
+use woodfrog_sandbox::{Capabilities, Capability, Egress};
+use woodfrog_types::SandboxId;
+
+use crate::egress::wanted;
+use crate::error::StartError;
+use crate::instance::Instance;
+use crate::launchers::Launchers;
+use crate::note::Note;
+use crate::paths::{Paths, instance_id};
+use crate::slots::Slots;
+
+/// Options of the native driver.
+#[derive(Debug, Clone)]
+pub struct NativeOptions {
+    pub data_dir: PathBuf,
+    /// The guest's program.
+    pub guest: &'static [u8],
+    /// First host id of the sandboxes' ranges; each slot has 65,536 from there.
+    pub uid_base: u32,
+    pub launchers: usize,
+    /// Size of the pool's image, if one has to be made.
+    pub pool_size: Option<u64>,
+    /// The address block; `None` picks a free one and remembers it.
+    pub cidr: Option<String>,
+    /// Private blocks that sandboxes may reach.
+    pub allow_private: Vec<String>,
+}
+
+/// The network, with the block it uses.
+pub(crate) async fn network(
+    options: &NativeOptions,
+    notes: &[Note],
+) -> Result<Network, StartError> {
+    let subnet = subnet(options)?;
+    let parse = |text: &String| {
+        text.parse::<Cidr>().map_err(|error| StartError::Network(format!("{text}: {error}")))
+    };
+    let config = NetworkConfig {
+        instance: instance_id(&options.data_dir),
+        subnet,
+        deny: default_denied(),
+        allow: options.allow_private.iter().map(parse).collect::<Result<_, _>>()?,
+        uplinks: Vec::new(),
+        dns_upstreams: None,
+        nft: None,
+    };
+    let live: Vec<Live> = notes
+        .iter()
+        .filter_map(|note| {
+            let policy = wanted(&Egress::from(&note.egress)).ok()?.policy;
+            Some(Live { slot: note.slot, policy })
+        })
+        .collect();
+    let network = Network::setup(config, &live).await;
+    if let Some(error) = network.unavailable() {
+        tracing::warn!(%error, "sandboxes have no network");
+    }
+    for warning in network.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(network)
+}
+
+/// The configured block, else the one of last time, else a free one (then remembered: running
+/// sandboxes keep their addresses across a restart).
+fn subnet(options: &NativeOptions) -> Result<Subnet, StartError> {
+    let bad = |text: &str| StartError::Network(format!("`{text}` is not a usable IPv4 block"));
+    let from_text = |text: &str| {
+        text.parse::<Cidr>().ok().and_then(Subnet::new).ok_or_else(|| bad(text))
+    };
+    if let Some(text) = &options.cidr {
+        return from_text(text);
+    }
+    let file = options.data_dir.join("subnet");
+    if let Ok(text) = std::fs::read_to_string(&file) {
+        return from_text(text.trim());
+    }
+    let chosen = choose_subnet()
+        .map_err(|error| StartError::Network(error.to_string()))?
+        .ok_or(StartError::NoSubnet)?;
+    std::fs::write(&file, chosen.range().to_string())
+        .map_err(|source| StartError::Directory { path: file, source })?;
+    Ok(chosen)
+}
+
+/// Makes the skeleton layer for this guest; returns its folder.
+pub(crate) fn skeleton_layer(paths: &Paths, guest: &[u8]) -> Result<PathBuf, StartError> {
+    use sha2::{Digest, Sha256};
+    let name = hex::encode(&Sha256::digest(guest)[..16]);
+    let path = paths.skeletons.join(name);
+    skeleton::create(&path, guest)
+        .map_err(|source| StartError::Directory { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// Makes folders with mode 0700: what is below is for sandboxes only through mounts.
+pub(crate) fn directories(paths: &[&Path]) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    for path in paths {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| StartError::Directory { path: path.to_path_buf(), source })?;
+    }
+    Ok(())
+}
+
+/// What runs already, by the notes of an earlier server process.
+pub(crate) fn running(notes: Vec<Note>) -> HashMap<SandboxId, Instance> {
+    let held = notes.into_iter().filter_map(|note| match Instance::hold(note) {
+        Ok(instance) => instance,
+        Err(error) => {
+            tracing::warn!(%error, "a running sandbox cannot be taken over");
+            None
+        }
+    });
+    held.filter_map(|instance| Some((instance.id()?, instance))).collect()
+}
+
+/// Slots that are not free: those of running sandboxes.
+pub(crate) fn slots(running: &HashMap<SandboxId, Instance>) -> Slots {
+    let taken = running.values().map(|instance| instance.note.slot);
+    Slots::new(woodfrog_network::names::MAX_SLOTS, taken)
+}
+
+/// What this machine can give.
+pub(crate) fn capabilities(network: &Network, disk_limits: Result<(), String>) -> Capabilities {
+    let mut missing = vec![
+        (Capability::Pause, "not supported yet".to_owned()),
+        (Capability::Checkpoint, "not supported yet".to_owned()),
+    ];
+    if let Some(error) = network.unavailable() {
+        let why = error.to_string();
+        for capability in [Capability::Network, Capability::EgressCidr, Capability::EgressDomain] {
+            missing.push((capability, why.clone()));
+        }
+    }
+    if let Err(why) = disk_limits {
+        missing.push((Capability::DiskLimit, why));
+    }
+    Capabilities { missing }
+}
+
+/// The launcher processes.
+pub(crate) fn launchers(options: &NativeOptions) -> Result<Launchers, StartError> {
+    Launchers::start(options.launchers)
+}
