@@ -8,6 +8,8 @@ use crate::netlink::{Netlink, NetlinkError, Side, VethEnd};
 
 /// The sandbox's end.
 const GUEST_INTERFACE: &str = "eth0";
+/// Index of `lo` in every namespace.
+const LOOPBACK: u32 = 1;
 /// Two addresses and nothing else.
 const PAIR_LEN: u8 = 31;
 
@@ -28,8 +30,7 @@ pub struct Attachment {
 /// When the namespace cannot be entered or the kernel refuses.
 pub(crate) fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), NetlinkError> {
     let mut inside = Netlink::open_in(netns)?;
-    let lo = inside.index_of("lo")?;
-    inside.set_up(lo, None)
+    inside.set_up(LOOPBACK, None)
 }
 
 /// Connects `netns`. A stale interface of the same name is replaced.
@@ -86,8 +87,7 @@ fn configure(
     outside.add_neighbour(index, pair.guest, guest.mac)?;
 
     let mut inside = Netlink::open_in(netns)?;
-    let lo = inside.index_of("lo")?;
-    inside.set_up(lo, None)?;
+    inside.set_up(LOOPBACK, None)?;
     let index = inside.index_of(guest.name)?;
     inside.add_address(index, pair.guest, PAIR_LEN)?;
     inside.set_up(index, Some(Side::Guest))?;

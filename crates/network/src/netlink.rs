@@ -20,7 +20,7 @@ const NETLINK_ROUTE: Option<net::Protocol> = None;
 /// The kernel answers at once; a longer silence means the protocol is misunderstood.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The kernel never sends more in one datagram.
-const REPLY_BUFFER: usize = 64 * 1024;
+const REPLY_BUFFER: usize = 32 * 1024;
 
 /// An rtnetlink request failed.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,7 @@ pub(crate) enum Side {
 pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 impl Netlink {
@@ -114,6 +115,7 @@ impl Netlink {
         Ok(Self {
             socket,
             sequence: 0,
+            buffer: vec![0; REPLY_BUFFER],
         })
     }
 
@@ -321,10 +323,10 @@ impl Netlink {
             SendFlags::empty(),
             &SocketAddrNetlink::new(0, 0),
         )?;
-        let mut buffer = vec![0; REPLY_BUFFER];
         loop {
-            let (_, len) = net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC)?;
-            let data = buffer
+            let (_, len) = net::recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC)?;
+            let data = self
+                .buffer
                 .get(..len)
                 .ok_or_else(|| io::Error::other("answer too long"))?;
             for reply in message::replies(data) {

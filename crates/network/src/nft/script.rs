@@ -102,19 +102,19 @@ fn base(table: &Table<'_>) -> String {
     meta l4proto tcp reject with tcp reset
     reject with icmpx admin-prohibited
   }}
-  chain source {{
+  chain check_source {{
     type filter hook prerouting priority raw; policy accept;
     iifname {all} meta nfproto ipv6 drop
     iifname {all} ip saddr != {subnet} drop
     iifname {all} fib saddr . iif oif missing drop
   }}
-  chain redirect {{
+  chain to_service {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname {all} ip daddr {DNS_ADDRESS} udp dport 53 dnat ip to {service}:{dns_udp}
     iifname {all} ip daddr {DNS_ADDRESS} tcp dport 53 dnat ip to {service}:{dns_tcp}
     iifname vmap @redirects
   }}
-  chain masquerade {{
+  chain outward {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {subnet} oifname != "wf*" masquerade
   }}

@@ -292,9 +292,13 @@ pub fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
 
 /// Asks and reads the answer.
 pub fn udp(address: &str) -> std::io::Result<String> {
+    udp_within(address, PATIENCE)
+}
+
+pub fn udp_within(address: &str, patience: Duration) -> std::io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(address)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.send(b"hello")?;
     let mut buffer = [0; 512];
     let len = socket.recv(&mut buffer)?;
