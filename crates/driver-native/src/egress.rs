@@ -22,17 +22,25 @@ pub(crate) fn wanted(egress: &Egress) -> Result<Wanted, DriverError> {
     };
     let policy = EgressPolicy::parse(&input).map_err(refused)?;
     // Even without the internet there is a link: rules can be replaced while it runs.
-    Ok(Wanted { mode: NetworkMode::Nat, policy })
+    Ok(Wanted {
+        mode: NetworkMode::Nat,
+        policy,
+    })
 }
 
 fn refused(error: PolicyError) -> DriverError {
     match error {
-        PolicyError::Unsupported { field, reason } => {
-            DriverError::Unsupported { what: format!("network.{field}"), hint: reason.into() }
-        }
-        PolicyError::Invalid { field, reason } => {
-            DriverError::Invalid { field: format!("network.{field}"), detail: reason }
-        }
-        other => DriverError::Invalid { field: "network".into(), detail: other.to_string() },
+        PolicyError::Unsupported { field, reason } => DriverError::Unsupported {
+            what: format!("network.{field}"),
+            hint: reason.into(),
+        },
+        PolicyError::Invalid { field, reason } => DriverError::Invalid {
+            field: format!("network.{field}"),
+            detail: reason,
+        },
+        other => DriverError::Invalid {
+            field: "network".into(),
+            detail: other.to_string(),
+        },
     }
 }

@@ -36,14 +36,26 @@ pub(crate) fn step(
     step: &str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> DriverError {
-    DriverError::Step { step: step.to_owned(), source: source.into() }
+    DriverError::Step {
+        step: step.to_owned(),
+        source: source.into(),
+    }
 }
 
 /// What the launcher said, as a driver error.
 pub(crate) fn from_failure(failure: Failure) -> DriverError {
-    let out_of = [rustix::io::Errno::NOSPC, rustix::io::Errno::NOMEM, rustix::io::Errno::AGAIN];
-    if out_of.iter().any(|errno| errno.raw_os_error() == failure.errno) {
-        return DriverError::Capacity { detail: failure.to_string() };
+    let out_of = [
+        rustix::io::Errno::NOSPC,
+        rustix::io::Errno::NOMEM,
+        rustix::io::Errno::AGAIN,
+    ];
+    if out_of
+        .iter()
+        .any(|errno| errno.raw_os_error() == failure.errno)
+    {
+        return DriverError::Capacity {
+            detail: failure.to_string(),
+        };
     }
     let name = failure.step.clone();
     step(&name, failure)

@@ -30,7 +30,9 @@ impl Instance {
             return Ok(None);
         }
         let failed = |error: std::io::Error| step("take hold of the sandbox", error);
-        let Some(pidfd) = note.init.open().map_err(failed)? else { return Ok(None) };
+        let Some(pidfd) = note.init.open().map_err(failed)? else {
+            return Ok(None);
+        };
         let root = match open_root(&note.init) {
             Ok(root) => root,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -38,7 +40,12 @@ impl Instance {
         };
         let watched = pidfd.try_clone().map_err(failed)?;
         let ended = watch_end(watched).map_err(failed)?;
-        Ok(Some(Self { note, root: Arc::new(root), pidfd: Arc::new(pidfd), ended }))
+        Ok(Some(Self {
+            note,
+            root: Arc::new(root),
+            pidfd: Arc::new(pidfd),
+            ended,
+        }))
     }
 
     /// For waiting until its init has ended.
@@ -53,6 +60,7 @@ impl Instance {
 }
 
 /// A pidfd becomes readable when its process has ended.
+#[expect(deprecated, reason = "the replacement is unsafe; an owned descriptor keeps its promise")]
 fn watch_end(pidfd: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
     let pidfd = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?;
     let (sender, receiver) = watch::channel(false);

@@ -46,14 +46,15 @@ impl Launcher {
         let socket = Arc::clone(&launcher.socket);
         let waiting = Arc::clone(&launcher.waiting);
         let alive = Arc::clone(&launcher.alive);
-        std::thread::Builder::new().name("launcher-answers".into()).stack_size(256 * 1024).spawn(
-            move || {
+        std::thread::Builder::new()
+            .name("launcher-answers".into())
+            .stack_size(256 * 1024)
+            .spawn(move || {
                 let reason = read_answers(&socket, &waiting);
                 alive.store(false, Ordering::Release);
                 lock(&waiting).clear();
                 tracing::debug!(%reason, "a launcher is gone");
-            },
-        )?;
+            })?;
         Ok(launcher)
     }
 
@@ -95,7 +96,9 @@ impl Launcher {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Reads until the launcher is gone; returns why.

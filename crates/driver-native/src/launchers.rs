@@ -28,7 +28,11 @@ impl Launchers {
         let slots = (0..count.max(1))
             .map(|_| spawn(&program).map(|launcher| Mutex::new(Arc::new(launcher))))
             .collect::<Result<_, _>>()?;
-        Ok(Self { program, slots, next: AtomicUsize::new(0) })
+        Ok(Self {
+            program,
+            slots,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// Sends a request to one of them.
@@ -43,8 +47,9 @@ impl Launchers {
 
     fn pick(&self) -> Result<Arc<Launcher>, DriverError> {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let mut slot =
-            self.slots[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = self.slots[index]
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if !slot.is_alive() {
             tracing::warn!("a launcher process died; starting another");
             *slot = Arc::new(spawn(&self.program).map_err(|e| step("launcher", e))?);
@@ -55,7 +60,9 @@ impl Launchers {
     /// Makes them all end. Sandboxes go on.
     pub(crate) fn close(&self) {
         for slot in &self.slots {
-            slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).close();
+            slot.lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .close();
         }
     }
 }
@@ -63,7 +70,7 @@ impl Launchers {
 fn spawn(program: &CString) -> Result<Launcher, StartError> {
     let name = CString::new("woodfrog").map_err(|e| StartError::Launcher(e.into()))?;
     let subcommand = CString::new(SUBCOMMAND).map_err(|e| StartError::Launcher(e.into()))?;
-    let (socket, _child) =
-        start(program.clone(), vec![name, subcommand]).map_err(|e| StartError::Launcher(e.into()))?;
+    let (socket, _child) = start(program.clone(), vec![name, subcommand])
+        .map_err(|e| StartError::Launcher(e.into()))?;
     Launcher::new(socket).map_err(|e| StartError::Launcher(e.into()))
 }

@@ -8,14 +8,17 @@ mod driver;
 mod egress;
 mod error;
 mod instance;
-mod launchers;
+mod launch;
 mod launcher;
+mod launchers;
 mod note;
 mod paths;
+mod reconcile;
 mod seed;
 mod slots;
 mod socket;
 mod start;
+mod usage;
 
 pub use driver::NativeDriver;
 pub use error::StartError;

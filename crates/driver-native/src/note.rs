@@ -93,15 +93,6 @@ impl Note {
         fs::rename(scratch, file)
     }
 
-    /// Reads the note of one sandbox.
-    pub(crate) fn read(dir: &Path, id: &SandboxId) -> io::Result<Option<Self>> {
-        match fs::read(Self::file(dir, id.as_str())) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Removes a note; none is fine.
     pub(crate) fn remove(dir: &Path, id: &SandboxId) -> io::Result<()> {
         match fs::remove_file(Self::file(dir, id.as_str())) {
@@ -115,7 +106,10 @@ impl Note {
         let mut notes = Vec::new();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 match serde_json::from_slice(&fs::read(&path)?) {
                     Ok(note) => notes.push(note),
                     Err(error) => {

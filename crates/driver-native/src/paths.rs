@@ -41,7 +41,9 @@ impl Paths {
 
 /// Six hexadecimal digits that tell this data directory from others on the machine.
 pub fn instance_id(data_dir: &Path) -> String {
-    let path = data_dir.canonicalize().unwrap_or_else(|_| data_dir.to_path_buf());
+    let path = data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| data_dir.to_path_buf());
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     hex::encode(&digest[..3])
 }

@@ -17,5 +17,8 @@ pub(crate) fn seed(dir: &Path, hostname: &str, name_server: &str) -> io::Result<
         "127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
     fs::write(etc.join("hosts"), hosts)?;
-    fs::write(etc.join("resolv.conf"), format!("nameserver {name_server}\n"))
+    fs::write(
+        etc.join("resolv.conf"),
+        format!("nameserver {name_server}\n"),
+    )
 }

@@ -13,7 +13,10 @@ pub(crate) struct Slots {
 impl Slots {
     /// Numbers from 1 to `max`, those of running sandboxes taken.
     pub(crate) fn new(max: u32, taken: impl IntoIterator<Item = u32>) -> Self {
-        Self { taken: Mutex::new(taken.into_iter().collect()), max }
+        Self {
+            taken: Mutex::new(taken.into_iter().collect()),
+            max,
+        }
     }
 
     /// The lowest free number.
@@ -35,7 +38,9 @@ impl Slots {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
-        self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.taken
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -46,7 +51,10 @@ mod tests {
     #[test]
     fn the_lowest_free_number_is_given() {
         let slots = Slots::new(4, [2]);
-        assert_eq!([slots.take(), slots.take(), slots.take()], [Some(1), Some(3), Some(4)]);
+        assert_eq!(
+            [slots.take(), slots.take(), slots.take()],
+            [Some(1), Some(3), Some(4)]
+        );
         assert_eq!(slots.take(), None);
         slots.give(3);
         assert_eq!(slots.take(), Some(3));

@@ -24,7 +24,11 @@ const LOOK_EVERY_MAX: Duration = Duration::from_millis(20);
 /// The root directory of a sandbox, held open. It keeps no process alive.
 pub(crate) fn open_root(init: &Identity) -> io::Result<OwnedFd> {
     let path = PathBuf::from(format!("/proc/{}/root", init.pid));
-    let root = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = open(
+        &path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     // Looked at after opening: if it still is the same process, the directory was its.
     match init.open()? {
         Some(_) => Ok(root),
@@ -33,7 +37,10 @@ pub(crate) fn open_root(init: &Identity) -> io::Result<OwnedFd> {
 }
 
 /// Connects, once the guest listens; on a blocking thread, since it looks again in short steps.
-pub(crate) fn connect(root: &OwnedFd, init: &Identity) -> io::Result<std::os::unix::net::UnixStream> {
+pub(crate) fn connect(
+    root: &OwnedFd,
+    init: &Identity,
+) -> io::Result<std::os::unix::net::UnixStream> {
     let start = Instant::now();
     let mut pause = LOOK_EVERY_MIN;
     loop {
@@ -43,7 +50,10 @@ pub(crate) fn connect(root: &OwnedFd, init: &Identity) -> io::Result<std::os::un
             Err(_) => {}
         }
         if init.open()?.is_none() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the sandbox has ended"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the sandbox has ended",
+            ));
         }
         std::thread::park_timeout(pause);
         pause = (pause * 3 / 2).min(LOOK_EVERY_MAX);
@@ -53,14 +63,22 @@ pub(crate) fn connect(root: &OwnedFd, init: &Identity) -> io::Result<std::os::un
 /// One attempt, without waiting for the guest to start.
 pub(crate) fn try_connect(root: &OwnedFd) -> io::Result<std::os::unix::net::UnixStream> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let socket =
-        openat2(root, SOCKET, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let socket = openat2(
+        root,
+        SOCKET,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )?;
     std::os::unix::net::UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd()))
 }
 
 /// The socket is not there yet, or nobody listens yet.
 fn may_come(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// The peer of a listening socket is who called `listen`: it must be the sandbox's init.
@@ -72,7 +90,10 @@ pub(crate) fn check_peer(
     if u32::try_from(peer) == Ok(init.pid) {
         return Ok(stream);
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket is not the guest's"))
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "the socket is not the guest's",
+    ))
 }
 
 /// For tokio.

@@ -40,13 +40,18 @@ pub(crate) async fn network(
 ) -> Result<Network, StartError> {
     let subnet = subnet(options)?;
     let parse = |text: &String| {
-        text.parse::<Cidr>().map_err(|error| StartError::Network(format!("{text}: {error}")))
+        text.parse::<Cidr>()
+            .map_err(|error| StartError::Network(format!("{text}: {error}")))
     };
     let config = NetworkConfig {
         instance: instance_id(&options.data_dir),
         subnet,
         deny: default_denied(),
-        allow: options.allow_private.iter().map(parse).collect::<Result<_, _>>()?,
+        allow: options
+            .allow_private
+            .iter()
+            .map(parse)
+            .collect::<Result<_, _>>()?,
         uplinks: Vec::new(),
         dns_upstreams: None,
         nft: None,
@@ -55,7 +60,10 @@ pub(crate) async fn network(
         .iter()
         .filter_map(|note| {
             let policy = wanted(&Egress::from(&note.egress)).ok()?.policy;
-            Some(Live { slot: note.slot, policy })
+            Some(Live {
+                slot: note.slot,
+                policy,
+            })
         })
         .collect();
     let network = Network::setup(config, &live).await;
@@ -73,7 +81,10 @@ pub(crate) async fn network(
 fn subnet(options: &NativeOptions) -> Result<Subnet, StartError> {
     let bad = |text: &str| StartError::Network(format!("`{text}` is not a usable IPv4 block"));
     let from_text = |text: &str| {
-        text.parse::<Cidr>().ok().and_then(Subnet::new).ok_or_else(|| bad(text))
+        text.parse::<Cidr>()
+            .ok()
+            .and_then(Subnet::new)
+            .ok_or_else(|| bad(text))
     };
     if let Some(text) = &options.cidr {
         return from_text(text);
@@ -95,8 +106,10 @@ pub(crate) fn skeleton_layer(paths: &Paths, guest: &[u8]) -> Result<PathBuf, Sta
     use sha2::{Digest, Sha256};
     let name = hex::encode(&Sha256::digest(guest)[..16]);
     let path = paths.skeletons.join(name);
-    skeleton::create(&path, guest)
-        .map_err(|source| StartError::Directory { path: path.clone(), source })?;
+    skeleton::create(&path, guest).map_err(|source| StartError::Directory {
+        path: path.clone(),
+        source,
+    })?;
     Ok(path)
 }
 
@@ -108,21 +121,27 @@ pub(crate) fn directories(paths: &[&Path]) -> Result<(), StartError> {
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(|source| StartError::Directory { path: path.to_path_buf(), source })?;
+            .map_err(|source| StartError::Directory {
+                path: path.to_path_buf(),
+                source,
+            })?;
     }
     Ok(())
 }
 
 /// What runs already, by the notes of an earlier server process.
 pub(crate) fn running(notes: Vec<Note>) -> HashMap<SandboxId, Instance> {
-    let held = notes.into_iter().filter_map(|note| match Instance::hold(note) {
-        Ok(instance) => instance,
-        Err(error) => {
-            tracing::warn!(%error, "a running sandbox cannot be taken over");
-            None
-        }
-    });
-    held.filter_map(|instance| Some((instance.id()?, instance))).collect()
+    let held = notes
+        .into_iter()
+        .filter_map(|note| match Instance::hold(note) {
+            Ok(instance) => instance,
+            Err(error) => {
+                tracing::warn!(%error, "a running sandbox cannot be taken over");
+                None
+            }
+        });
+    held.filter_map(|instance| Some((instance.id()?, instance)))
+        .collect()
 }
 
 /// Slots that are not free: those of running sandboxes.
@@ -139,7 +158,11 @@ pub(crate) fn capabilities(network: &Network, disk_limits: Result<(), String>) -
     ];
     if let Some(error) = network.unavailable() {
         let why = error.to_string();
-        for capability in [Capability::Network, Capability::EgressCidr, Capability::EgressDomain] {
+        for capability in [
+            Capability::Network,
+            Capability::EgressCidr,
+            Capability::EgressDomain,
+        ] {
             missing.push((capability, why.clone()));
         }
     }

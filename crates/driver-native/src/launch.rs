@@ -1,0 +1,270 @@
+//! Making a sandbox: files, limits and network first, then the launcher.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use woodfrog_linux::cgroup::{Group, Limits};
+use woodfrog_linux::launcher::{
+    Call, Event, LaunchSpec as Order, Network, TmpfsSizes, default_masked,
+};
+use woodfrog_linux::process::Identity;
+use woodfrog_linux::seccomp::SeccompPolicy;
+use woodfrog_linux::skeleton::GUEST_PATH;
+use woodfrog_linux::{btrfs, idmap, netns, pool};
+use woodfrog_network::{DNS_ADDRESS, NetworkMode};
+use woodfrog_sandbox::{Capability, DriverError, LaunchSpec, Launched, Result};
+use woodfrog_types::SandboxId;
+use woodfrog_types::template::SecurityOptions;
+
+use crate::driver::{Shared, blocking, require};
+use crate::egress::wanted;
+use crate::error::step;
+use crate::instance::Instance;
+use crate::note::Note;
+use crate::seed::seed;
+
+/// Smallest disk that overlayfs and a seeded `/etc` fit in.
+const DISK_BYTES_MIN: u64 = 1 << 20;
+/// Smallest memory in which the guest and a shell run.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
+
+/// Things of a sandbox that must go again if it does not come up.
+struct Undo<'a> {
+    shared: &'a Arc<Shared>,
+    id: SandboxId,
+    slot: u32,
+    armed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        self.shared.network.detach(self.slot);
+        if let Err(error) = self.shared.remove_traces(&self.id) {
+            tracing::error!(id = %self.id, %error, "a failed launch left something behind");
+        }
+        self.shared.slots.give(self.slot);
+    }
+}
+
+/// Makes a sandbox; on an error nothing of it is left.
+pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Launched> {
+    check(shared, &spec)?;
+    let mut network = wanted(&spec.egress)?;
+    if shared.network.unavailable().is_some() {
+        network.mode = NetworkMode::None;
+    }
+    let slot = shared.slots.take().ok_or_else(|| DriverError::Capacity {
+        detail: "every address is in use".into(),
+    })?;
+    let mut undo = Undo {
+        shared,
+        id: spec.id.clone(),
+        slot,
+        armed: true,
+    };
+    let mut clock = Clock::start();
+    let (group, namespace) = {
+        let (shared, spec) = (Arc::clone(shared), spec.clone());
+        blocking(move || prepare(&shared, &spec)).await?
+    };
+    clock.lap("prepare");
+    let attached = namespace
+        .try_clone()
+        .map_err(|e| step("network namespace", e))?;
+    let order = order(shared, &spec, slot, &group)?;
+    let fds = [namespace.as_fd()];
+    let (attachment, answer) = tokio::join!(
+        shared.network.attach(
+            spec.id.as_str(),
+            slot,
+            attached,
+            network.mode,
+            network.policy
+        ),
+        shared.launchers.call(Call::Launch(Box::new(order)), &fds),
+    );
+    let launched = match answer? {
+        (Event::Launched(launched), _) => launched,
+        (other, _) => return Err(step("launcher", format!("unexpected answer {other:?}"))),
+    };
+    let instance = hold(shared, &spec, slot, launched.identity)?;
+    clock.lap("launch");
+    let note = instance.note.clone();
+    shared.insert(&spec.id, instance);
+    if let Err(error) = attachment {
+        // Launched but not connected: ended like any other.
+        undo.armed = false;
+        end_half_made(shared, &spec.id).await;
+        return Err(step("connect the network", error));
+    }
+    undo.armed = false;
+    let mut timings = clock.laps;
+    let inner = launched
+        .timing
+        .0
+        .values()
+        .map(|micros| u64::from(*micros))
+        .sum();
+    timings.push(("launcher", Duration::from_micros(inner)));
+    Ok(Launched {
+        instance: note.to_instance(),
+        timings,
+    })
+}
+
+async fn end_half_made(shared: &Arc<Shared>, id: &SandboxId) {
+    let driver = crate::driver::NativeDriver {
+        shared: Arc::clone(shared),
+    };
+    if let Err(error) = woodfrog_sandbox::Driver::destroy(&driver, id).await {
+        tracing::error!(%id, %error, "a failed launch left something behind");
+    }
+}
+
+fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
+    require(
+        &shared.capabilities,
+        Capability::Network,
+        "a sandbox with a network",
+    )?;
+    let resources = &spec.resources;
+    let bad = |field: &str, detail: String| {
+        Err(DriverError::Invalid {
+            field: field.into(),
+            detail,
+        })
+    };
+    if resources.disk_bytes < DISK_BYTES_MIN {
+        return bad(
+            "resources.disk_bytes",
+            format!("at least {DISK_BYTES_MIN} bytes are needed"),
+        );
+    }
+    if resources.memory_bytes < MEMORY_BYTES_MIN {
+        return bad(
+            "resources.memory_bytes",
+            format!("at least {MEMORY_BYTES_MIN} bytes are needed"),
+        );
+    }
+    match spec.layers.iter().find(|layer| !layer.is_dir()) {
+        Some(_) => bad("layers", "a layer of the template is missing".into()),
+        None => Ok(()),
+    }
+}
+
+/// Files, cgroup and network namespace. Blocking.
+fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<(Group, OwnedFd)> {
+    files(shared, spec).map_err(|e| match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DriverError::Capacity {
+            detail: "the pool is full".into(),
+        },
+        _ => step("make the files", e),
+    })?;
+    let limits = Limits {
+        memory_bytes: Some(spec.resources.memory_bytes),
+        cpu_millicores: Some(spec.resources.cpu_count.saturating_mul(1000)),
+        pids: Some(spec.resources.pids),
+    };
+    let group = shared
+        .cgroups
+        .create(&format!("{}/{}", shared.group, spec.id), &limits)
+        .map_err(|e| step("make the cgroup", e))?;
+    let namespace = netns::create().map_err(|e| step("make the network namespace", e))?;
+    Ok((group, namespace))
+}
+
+fn files(shared: &Shared, spec: &LaunchSpec) -> io::Result<()> {
+    let dir = shared.paths.sandbox(&spec.id);
+    match &shared.pool {
+        pool::Kind::Btrfs => {
+            let parent = File::open(&shared.paths.sandboxes)?;
+            btrfs::subvolume_create(&parent, spec.id.as_str().as_ref())?;
+            btrfs::limit(File::open(&dir)?, spec.resources.disk_bytes)?;
+        }
+        pool::Kind::Plain { .. } => fs::create_dir(&dir)?,
+    }
+    seed(&dir, &spec.hostname, &DNS_ADDRESS.to_string())
+}
+
+/// What the launcher is told.
+fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result<Order> {
+    let text = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| step("paths", "a path is not UTF-8"))
+    };
+    let mut layers = vec![text(&shared.skeleton)?];
+    for layer in spec.layers.iter().rev() {
+        layers.push(text(layer)?);
+    }
+    // A quarter of the memory each, so that filling them cannot take all of it.
+    let tmpfs = TmpfsSizes {
+        run: (spec.resources.memory_bytes / 4).max(1 << 20),
+        shm: (spec.resources.memory_bytes / 4).max(1 << 20),
+        inodes: 65_536,
+    };
+    Ok(Order {
+        id: spec.id.to_string(),
+        hostname: spec.hostname.clone(),
+        uid_base: shared.uid_base + slot * idmap::RANGE,
+        layers,
+        upper_dir: text(&shared.paths.sandbox(&spec.id))?,
+        network: Network::Given,
+        cgroup: group.join(),
+        seccomp: policy(&spec.security),
+        rlimits: Vec::new(),
+        program: GUEST_PATH.to_owned(),
+        argv: vec![GUEST_PATH.to_owned()],
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        tmpfs,
+        masked: default_masked(),
+        readonly: Vec::new(),
+        oom_score_adj: Some(-900),
+    })
+}
+
+fn policy(security: &SecurityOptions) -> SeccompPolicy {
+    SeccompPolicy {
+        allow_nested_namespaces: security.nested_namespaces,
+        allow_io_uring: security.io_uring,
+        allow_userfaultfd: security.userfaultfd,
+        allow_landlock: security.landlock,
+    }
+}
+
+/// Notes the new sandbox down and takes hold of it.
+fn hold(shared: &Shared, spec: &LaunchSpec, slot: u32, init: Identity) -> Result<Instance> {
+    let mut note = Note::new(&spec.id, init, slot, &spec.egress);
+    note.cpu_count = spec.resources.cpu_count;
+    note.memory_bytes = spec.resources.memory_bytes;
+    note.write(&shared.paths.notes)
+        .map_err(|e| step("write the note", e))?;
+    Instance::hold(note)?.ok_or_else(|| step("launch", "the sandbox ended at once"))
+}
+
+/// Laps of the way to a running sandbox.
+struct Clock {
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            last: Instant::now(),
+            laps: Vec::new(),
+        }
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        self.laps.push((name, self.last.elapsed()));
+        self.last = Instant::now();
+    }
+}

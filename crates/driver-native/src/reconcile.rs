@@ -1,0 +1,55 @@
+//! Removing what belongs to nobody.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use woodfrog_sandbox::{Driver, Result};
+use woodfrog_types::SandboxId;
+
+use crate::driver::{NativeDriver, Shared, blocking};
+use crate::error::step;
+
+/// Compares notes, folders, cgroups and interfaces with `live`.
+pub(crate) async fn reconcile(driver: &NativeDriver, live: &[SandboxId]) -> Result<Vec<String>> {
+    let live: HashSet<SandboxId> = live.iter().cloned().collect();
+    let shared = Arc::clone(&driver.shared);
+    let found = blocking(move || Ok(found(&shared))).await?;
+    let mut removed = Vec::new();
+    for id in found.difference(&live) {
+        driver.destroy(id).await?;
+        removed.push(id.to_string());
+    }
+    let slots: Vec<u32> = live
+        .iter()
+        .filter_map(|id| Some(driver.shared.instance(id).ok()?.note.slot))
+        .collect();
+    let interfaces = driver
+        .shared
+        .network
+        .reconcile(&slots)
+        .await
+        .map_err(|e| step("reconcile the network", e))?;
+    if interfaces > 0 {
+        removed.push(format!("{interfaces} interfaces"));
+    }
+    Ok(removed)
+}
+
+/// Every sandbox of which there is anything on the machine.
+fn found(shared: &Shared) -> HashSet<SandboxId> {
+    let groups = shared.cgroups.list(&shared.group).unwrap_or_default();
+    let notes = names(&shared.paths.notes);
+    let folders = names(&shared.paths.sandboxes);
+    let all = groups.into_iter().chain(notes).chain(folders);
+    all.filter_map(|name| name.trim_end_matches(".json").parse().ok())
+        .collect()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
