@@ -1,6 +1,7 @@
 //! Kernel mechanisms, synchronous. The only crate of the workspace that may use `unsafe`.
 
 pub mod caps;
+pub mod cgroup;
 pub mod fdpass;
 pub mod idmap;
 pub mod launcher;
