@@ -2,6 +2,7 @@
 
 pub mod btrfs;
 pub mod caps;
+pub mod cgroup;
 pub mod fdpass;
 pub mod idmap;
 pub mod launcher;

@@ -51,3 +51,142 @@ fn host_sees_shifted_ids() {
     assert_eq!(bench.destroy("a"), Exit::Signal(libc::SIGKILL));
     assert!(!std::path::Path::new(&proc).exists());
 }
+
+#[test]
+fn what_a_sandbox_must_not_do_is_refused() {
+    let mut bench = Bench::new();
+    // Perl's syscall() by number (x86-64): what comes back is the errno.
+    let script = r#"perl -e '
+        my %calls = (unshare => [272, 0x10000000], mount => [165, 0, 0, 0, 0, 0],
+            init_module => [175, 0, 0, 0], io_uring_setup => [425, 1, 0], bpf => [321, 0, 0, 0],
+            clone_newuser => [56, 0x10000011, 0, 0, 0, 0], clone3 => [435, 0, 0],
+            vsock => [41, 40, 1, 0], tiocsti => [16, 0, 0x5412, 0], keyctl => [250, 0, 0],
+            x32_getpid => [0x40000000 + 39],
+            persona => [135, 0x10000]);
+        for (sort keys %calls) {
+            my @c = @{$calls{$_}};
+            $! = 0; my $rc = syscall(shift @c, map { $_ + 0 } @c);
+            print "$_ ", $rc == -1 ? $! + 0 : "went through", "\n";
+        }'; grep -E 'Seccomp:|NoNewPrivs|CapBnd|CapEff' /proc/self/status | tr -d '\t'"#;
+    let (text, _) = bench.run("a", script);
+    let (eperm, enosys) = (libc::EPERM, libc::ENOSYS);
+    let bound = format!("{:016x}", woodfrog_linux::caps::CapSet::SANDBOX.0);
+    let expected = format!(
+        "bpf {eperm}\nclone3 {enosys}\nclone_newuser {eperm}\ninit_module {eperm}\n\
+         io_uring_setup {eperm}\nkeyctl {eperm}\nmount {eperm}\npersona {eperm}\n\
+         tiocsti {eperm}\nunshare {eperm}\nvsock {eperm}\n\
+         x32_getpid {enosys}\nCapEff:{bound}\nCapBnd:{bound}\nNoNewPrivs:0\nSeccomp:2\n"
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn kernel_files_are_masked_and_sysctls_read_only() {
+    let mut bench = Bench::new();
+    let script = "for f in kcore keys timer_list sysrq-trigger; do \
+          test -e /proc/$f && stat -L -c '%n %t:%T' /proc/$f; done; \
+        ls /sys/firmware | wc -l; touch /sys/x; echo a >/proc/sys/kernel/domainname; \
+        ls /proc/acpi 2>/dev/null | wc -l; test -c /dev/null -a -c /dev/urandom && echo devices; \
+        head -c 4 /dev/urandom | wc -c; readlink /dev/tty";
+    let (text, _) = bench.run("a", script);
+    for file in ["kcore", "keys", "timer_list", "sysrq-trigger"] {
+        let path = format!("/proc/{file}");
+        if std::path::Path::new(&path).exists() {
+            assert!(text.contains(&format!("{path} 1:3\n")), "{text}");
+        }
+    }
+    assert_eq!(text.matches("Read-only file system").count(), 2, "{text}");
+    assert!(
+        text.ends_with("\n0\ndevices\n4\n/proc/self/fd/2\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn nested_namespaces_can_be_allowed() {
+    let mut bench = Bench::new();
+    let mut spec = bench.spec("a", "exec >/out 2>&1; unshare -U id -u");
+    spec.seccomp.allow_nested_namespaces = true;
+    bench.launch(spec).unwrap();
+    bench.exit_of("a");
+    assert_eq!(bench.out("a"), "65534\n");
+}
+
+#[test]
+fn failures_name_step_and_path() {
+    let mut bench = Bench::new();
+    let mut spec = bench.spec("a", "");
+    spec.program = "/no/such".to_owned();
+    let failure = bench.launch(spec).unwrap_err();
+    let told = (
+        failure.step.as_str(),
+        failure.path.as_deref(),
+        failure.errno,
+    );
+    assert_eq!(told, ("exec", Some("/no/such"), libc::ENOENT));
+    let mut spec = bench.spec("a", "");
+    spec.layers.push("/no/layer".to_owned());
+    let failure = bench.launch(spec).unwrap_err();
+    let told = (
+        failure.step.as_str(),
+        failure.path.as_deref(),
+        failure.errno,
+    );
+    assert_eq!(told, ("overlay", Some("/no/layer"), libc::ENOENT));
+    // An upper layer that swaps a mount point for a link to elsewhere.
+    let spec = bench.spec("b", "");
+    std::os::unix::fs::symlink("/etc", format!("{}/u/run", spec.upper_dir)).unwrap();
+    let failure = bench.launch(spec).unwrap_err();
+    assert_eq!(
+        (failure.step.as_str(), failure.path.as_deref()),
+        ("attach file systems", Some("/run"))
+    );
+    let (text, _) = bench.run("c", "echo still serving");
+    assert_eq!(text, "still serving\n");
+}
+
+#[test]
+fn a_sandbox_outlives_its_launcher() {
+    let mut bench = Bench::new();
+    let spec = bench.spec("a", "sleep 1000 & echo up >/out; wait");
+    let (launched, pidfd) = bench.launch(spec).unwrap();
+    eventually("init is up", || bench.out("a") == "up\n");
+    woodfrog_linux::process::kill(&bench.launcher_fd).unwrap();
+    let ended = woodfrog_linux::process::wait_ended;
+    use std::os::fd::AsFd;
+    assert!(ended(bench.launcher_fd.as_fd(), common::TIMEOUT).unwrap());
+    let adopted = launched
+        .identity
+        .open()
+        .unwrap()
+        .expect("still the same process");
+    assert!(!ended(adopted.as_fd(), std::time::Duration::from_millis(50)).unwrap());
+    let mut stranger = launched.identity;
+    stranger.starttime += 1;
+    assert!(stranger.open().unwrap().is_none());
+    woodfrog_linux::process::kill(&adopted).unwrap();
+    assert!(ended(pidfd.as_fd(), common::TIMEOUT).unwrap());
+    assert!(
+        launched.identity.open().unwrap().is_none()
+            || ended(pidfd.as_fd(), common::TIMEOUT).unwrap()
+    );
+}
+
+#[test]
+fn an_undumpable_init_cannot_be_traced_by_the_sandbox_root() {
+    let mut bench = Bench::new();
+    let script = r#"exec >/out 2>&1; id -u; cat /proc/$$/oom_score_adj
+        perl -e '$! = 0; syscall(101, 16, 1, 0, 0); print "attach ", $! + 0, "\n";
+            $p = fork || exec "sleep", "100";
+            $! = 0; syscall(101, 0x4206, $p, 0, 0); print "own child ", $! + 0, "\n"; kill 9, $p;
+            print "mem ", (open(M, "+<", "/proc/1/mem") ? "opened" : $! + 0), "\n";
+            kill 9, 1; print "root ", readlink("/proc/1/root") // $! + 0, "\n"'"#;
+    let mut spec = bench.spec("a", "");
+    spec.program = "/usr/bin/init".to_owned();
+    spec.argv = vec!["init".to_owned(), script.to_owned()];
+    bench.launch(spec).unwrap();
+    assert_eq!(bench.exit_of("a"), Exit::Code(0));
+    let (eperm, eacces) = (libc::EPERM, libc::EACCES);
+    let expected = format!("0\n100\nattach {eperm}\nown child 0\nmem {eacces}\nroot {eacces}\n");
+    assert_eq!(bench.out("a"), expected);
+}

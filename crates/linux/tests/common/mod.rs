@@ -70,9 +70,13 @@ fn build(root: &Path) {
     ] {
         symlink(target, root.join(link)).unwrap();
     }
-    for program in PROGRAMS {
-        let path = format!("/usr/bin/{program}");
-        copy(root, &path);
+    let init = env!("CARGO_BIN_EXE_linux-test-launcher");
+    fs::copy(init, root.join("usr/bin/init")).unwrap();
+    let paths = PROGRAMS.iter().map(|program| format!("/usr/bin/{program}"));
+    for path in paths.chain([init.to_owned()]) {
+        if path != init {
+            copy(root, &path);
+        }
         let text = Command::new("ldd").arg(&path).output().unwrap().stdout;
         for word in String::from_utf8_lossy(&text).split_whitespace() {
             if word.starts_with('/') {
