@@ -1,4 +1,5 @@
 //! SQLite keeps the port's promises.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
 

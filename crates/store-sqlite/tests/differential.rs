@@ -1,4 +1,5 @@
 //! Random operations on the in-memory model and on SQLite give the same answers.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fmt::Debug;
 use std::sync::Arc;

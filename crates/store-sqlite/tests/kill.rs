@@ -1,4 +1,5 @@
 //! `kill -9` loses nothing that was acknowledged, and leaves nothing half written.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! Opening, closing and damage.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
