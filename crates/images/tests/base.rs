@@ -38,7 +38,7 @@ async fn base_template_is_built_once_and_works() {
     assert!(layer.bytes < 400_000_000, "{}", layer.bytes);
 
     let root = store.path(&image.layers[0]).unwrap();
-    assert_eq!(std::fs::read_dir(root.join("dev")).unwrap().count(), 0);
+    assert!(!root.join("dev/null").exists());
     let home = std::fs::metadata(root.join("home/user")).unwrap();
     assert_eq!((home.uid(), home.gid()), (1000, 1000));
     assert_ne!(
