@@ -17,7 +17,7 @@ use archive::Archive;
 use stream::Metered;
 
 /// The highest uid and gid in a layer: sandboxes have 65536 ids.
-pub const MAX_ID: u64 = 65_535;
+pub(crate) const MAX_ID: u64 = 65_535;
 /// Entries between two progress events.
 const REPORT_EVERY: u64 = 500;
 

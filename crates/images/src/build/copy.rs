@@ -123,8 +123,8 @@ fn place(
         copy.merge(vfs::open_subdir(&parent, name)?.as_fd(), dst.as_bytes())
     } else {
         let found = stack.walk(dst.as_bytes())?;
-        let into =
-            (found.leaf.is_none() && found.missing.is_empty()) || spec.dst.ends_with(['/', '.']);
+        let into = (found.leaf.is_none() && found.missing.is_empty())
+            || matches!(spec.dst.rsplit('/').next(), Some("" | "."));
         let (dir, target) = match dst.rsplit_once('/') {
             Some((dir, target)) if !into => (dir, target),
             _ => (dst.as_str(), name),

@@ -16,8 +16,6 @@ pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: String,
     #[serde(default)]
-    pub(crate) size: u64,
-    #[serde(default)]
     pub(crate) platform: Option<PlatformDoc>,
 }
 

@@ -118,7 +118,12 @@ impl Tree {
             return Ok(fd);
         }
         match vfs::open_dir_in_root(&self.root, vfs::os(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Perhaps a whiteout is in the way: looked at component by component.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) => {}
             done => return done,
         }
         let mut dir = self.root.try_clone()?;
