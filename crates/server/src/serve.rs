@@ -1,1 +1,4 @@
-//! Placeholder of the workspace layout.
+//! One listener for all faces.
+
+pub(crate) mod classify;
+pub mod tls;
