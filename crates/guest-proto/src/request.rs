@@ -27,7 +27,7 @@ pub enum Request {
     Start(StartRequest),
     /// As start, for a process that exists.
     Attach { process: ProcessRef, from: From },
-    /// End [`crate::ProcessList`].
+    /// Events [`crate::ProcessList`], End [`crate::Empty`].
     List {},
     /// End [`crate::Empty`].
     Signal { process: ProcessRef, signal: i32, target: SignalTarget },

@@ -13,6 +13,8 @@ use woodfrog_guest_proto::{Channel, Decoder, Frame, FrameKind, data_prefix, enco
 
 /// A peer that sends half a frame and stops is dropped after this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a connection with unread bytes is looked at for its end.
+const HANGUP_POLL: Duration = Duration::from_millis(200);
 /// Bytes asked of the socket at once.
 const READ_STEP: usize = 64 << 10;
 
@@ -62,6 +64,16 @@ impl Conn {
             }
             match self.stream.try_read(&mut [0; 1]) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Completes when the peer is gone, leaving what it sent before that to be read.
+    pub(crate) async fn hangup_unread(&self) {
+        loop {
+            match self.stream.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(HANGUP_POLL).await,
                 _ => return,
             }
         }
