@@ -57,7 +57,11 @@ async fn attempt(
     let refuse = |fault: Fault| Refusal::of_fault(&fault, port, form);
     check_traffic(access, request.headers(), form)?;
     if request.method() == http::Method::CONNECT {
-        return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served", form));
+        return Err(Refusal::plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "CONNECT is not served",
+            form,
+        ));
     }
     let lease = plane.guest(&access.id).await.map_err(refuse)?;
     let stream = tokio::select! {

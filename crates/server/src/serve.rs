@@ -34,14 +34,22 @@ impl Faces {
     /// `control` answers everything that is not for a sandbox.
     pub fn new(plane: Arc<dyn DataPlane>, control: Router, options: Arc<ServerOptions>) -> Self {
         let envd = Envd::new(Arc::clone(&plane));
-        Self { plane, control, envd, options }
+        Self {
+            plane,
+            control,
+            envd,
+            options,
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong is an answer too.
     pub(crate) async fn dispatch(&self, mut request: Request<Body>, peer: Peer) -> Response {
         let host = host_of(&request);
-        let target =
-            classify::classify(host.as_deref(), request.headers(), self.options.domain.as_deref());
+        let target = classify::classify(
+            host.as_deref(),
+            request.headers(),
+            self.options.domain.as_deref(),
+        );
         match target {
             Target::Sandbox { id, port } => self.sandbox(&id, port, request, peer).await,
             Target::Refused(text) => {
@@ -85,5 +93,7 @@ fn host_of(request: &Request<Body>) -> Option<String> {
         Some(value.to_str().ok()?.to_owned())
     };
     let uri: &Uri = request.uri();
-    uri.authority().map(|authority| authority.as_str().to_owned()).or_else(field)
+    uri.authority()
+        .map(|authority| authority.as_str().to_owned())
+        .or_else(field)
 }
