@@ -1,1 +1,99 @@
-//! Placeholder of the workspace layout.
+//! One listener for all faces.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http::{Request, StatusCode, Uri};
+
+pub(crate) mod classify;
+mod listen;
+pub mod tls;
+
+pub use listen::{DRAIN, Listener, serve};
+pub use tls::{Tls, TlsError, TlsSource};
+
+use crate::ServerOptions;
+use crate::envd::Envd;
+use crate::gateway::answer::{Form, Refusal};
+use crate::gateway::{DataPlane, Peer};
+use classify::Target;
+
+/// Every face, behind one way in. A cheap clone.
+#[derive(Clone)]
+pub struct Faces {
+    plane: Arc<dyn DataPlane>,
+    control: Router,
+    envd: Envd,
+    options: Arc<ServerOptions>,
+}
+
+impl Faces {
+    /// `control` answers everything that is not for a sandbox.
+    pub fn new(plane: Arc<dyn DataPlane>, control: Router, options: Arc<ServerOptions>) -> Self {
+        let envd = Envd::new(Arc::clone(&plane));
+        Self {
+            plane,
+            control,
+            envd,
+            options,
+        }
+    }
+
+    /// Answers one request. Never fails: what goes wrong is an answer too.
+    pub(crate) async fn dispatch(&self, mut request: Request<Body>, peer: Peer) -> Response {
+        let host = host_of(&request);
+        let target = classify::classify(
+            host.as_deref(),
+            request.headers(),
+            self.options.domain.as_deref(),
+        );
+        match target {
+            Target::Sandbox { id, port } => self.sandbox(&id, port, request, peer).await,
+            Target::Refused(text) => {
+                Refusal::plain(StatusCode::BAD_REQUEST, text, Form::of(request.headers()))
+                    .response("")
+            }
+            Target::Control => {
+                if let Some(response) = self.envd.without_sandbox(&mut request).await {
+                    return response;
+                }
+                request.extensions_mut().insert(ConnectInfo(peer.address));
+                match tower::ServiceExt::oneshot(self.control.clone(), request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        }
+    }
+
+    async fn sandbox(&self, id: &str, port: u16, request: Request<Body>, peer: Peer) -> Response {
+        let form = Form::of(request.headers());
+        let Ok(sandbox) = id.parse() else {
+            return Refusal::not_found(form).response(id);
+        };
+        let access = match self.plane.access(&sandbox).await {
+            Ok(access) => access,
+            Err(fault) => return Refusal::of_fault(&fault, port, form).response(id),
+        };
+        if port == crate::envd::PORT {
+            self.envd.handle(access, request).await
+        } else {
+            crate::gateway::proxy(&*self.plane, access, port, request, peer).await
+        }
+    }
+}
+
+/// HTTP/2 has the host in its target, HTTP/1 in a field.
+fn host_of(request: &Request<Body>) -> Option<String> {
+    let field = || {
+        let value = request.headers().get(http::header::HOST)?;
+        Some(value.to_str().ok()?.to_owned())
+    };
+    let uri: &Uri = request.uri();
+    uri.authority()
+        .map(|authority| authority.as_str().to_owned())
+        .or_else(field)
+}

@@ -1,0 +1,27 @@
+//! What the data plane needs of the engine.
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+use woodfrog_engine::{GuestLease, SandboxAccess};
+use woodfrog_types::{Fault, SandboxId};
+
+/// The engine as the data plane sees it: no principal, since a request shows a sandbox's own
+/// token. A port of its own, so that the data plane is tested against real guests without an
+/// engine.
+#[async_trait]
+pub trait DataPlane: Send + Sync + 'static {
+    /// `SandboxNotFound` unless it runs.
+    async fn access(&self, id: &SandboxId) -> Result<SandboxAccess, Fault>;
+
+    /// The running sandbox that the check accepts.
+    async fn access_by_signature(
+        &self,
+        check: &(dyn for<'a> Fn(&'a SandboxAccess) -> bool + Send + Sync),
+    ) -> Option<SandboxAccess>;
+
+    /// The sandbox's guest, for one operation.
+    async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault>;
+
+    /// `PortNotOpen` if nothing listens.
+    async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault>;
+}
