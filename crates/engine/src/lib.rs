@@ -13,3 +13,5 @@ pub use request::{
     CreateSandbox, DeadlineChange, NewKey, NewTemplate, StartBuild, TemplateBase, TemplateStep,
 };
 pub use view::{BuildView, CreatedKey, FileSlot, SandboxView, TemplateView};
+mod stub;
+pub use stub::Engine;
