@@ -7,6 +7,7 @@
 pub mod e2b;
 pub mod envd;
 pub mod gateway;
+mod input;
 pub mod native;
 pub mod observe;
 pub mod serve;

@@ -1,1 +1,4 @@
+//! Request and response shapes of every face, and their conversions to domain values.
 #![forbid(unsafe_code)]
+
+pub mod e2b;
