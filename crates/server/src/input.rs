@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use woodfrog_types::limits::JSON_BODY_BYTES_MAX;
 use woodfrog_types::{Code, Fault};
@@ -57,4 +58,37 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let links = std::iter::successors(Some(error), |error| error.source());
     let texts: Vec<String> = links.map(ToString::to_string).collect();
     texts.join(": ")
+}
+
+/// The longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The `Idempotency-Key` header, checked.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match value.to_str() {
+        Ok(key)
+            if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+                && key.as_bytes().iter().all(allowed) =>
+        {
+            Ok(Some(key.to_owned()))
+        }
+        _ => {
+            let message = "Idempotency-Key must be 1 to 255 characters of a-z, A-Z, 0-9, - and _";
+            Err(Fault::invalid("Idempotency-Key", message))
+        }
+    }
+}
+
+/// Logs a handler's panic.
+pub(crate) fn log_panic(panic: &(dyn std::any::Any + Send)) {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
 }

@@ -13,4 +13,4 @@ pub mod observe;
 pub mod serve;
 pub mod state;
 
-pub use state::{App, ServerOptions};
+pub use state::{App, ServerOptions, control};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use woodfrog_engine::Engine;
@@ -45,6 +46,14 @@ impl App {
         })?;
         self.engine.authenticate(secret).await
     }
+}
+
+/// Everything that is not for a sandbox: the E2B control plane at the root, the native API under
+/// its prefix, health and metrics.
+pub fn control(app: &App) -> Router {
+    crate::e2b::router(app)
+        .nest(crate::native::PREFIX, crate::native::router(app))
+        .merge(crate::observe::router(app))
 }
 
 fn credential(headers: &HeaderMap) -> Option<&str> {

@@ -2,3 +2,4 @@
 #![forbid(unsafe_code)]
 
 pub mod e2b;
+pub mod native;

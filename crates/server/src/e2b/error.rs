@@ -78,11 +78,6 @@ impl IntoResponse for E2bError {
 
 /// The reply when a handler panicked.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    tracing::error!(panic = text, "a handler panicked");
+    crate::input::log_panic(&*panic);
     E2bError::from(Fault::new(Code::Internal, "internal error")).into_response()
 }

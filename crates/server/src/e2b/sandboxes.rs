@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use woodfrog_engine::{CreateSandbox, DeadlineChange, SandboxView};
-use woodfrog_types::Fault;
 use woodfrog_types::key::Principal;
 use woodfrog_types::sandbox::OnTimeout;
 use woodfrog_wire::e2b::sandbox::{
@@ -15,6 +14,7 @@ use woodfrog_wire::e2b::sandbox::{
 use super::error::Result;
 use super::extract::{Body, InPath, OptionalBody};
 use super::routes::Routes;
+use crate::input::idempotency_key;
 use crate::state::App;
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -71,28 +71,6 @@ async fn create(
     let view = app.engine.sandbox_create(principal, wanted).await;
     app.telemetry.created(began.elapsed(), &view);
     Ok((StatusCode::CREATED, Json(reply(app, &view?))))
-}
-
-/// The longest idempotency key.
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-
-fn idempotency_key(headers: &HeaderMap) -> std::result::Result<Option<String>, Fault> {
-    let Some(value) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    match value.to_str() {
-        Ok(key)
-            if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
-                && key.as_bytes().iter().all(allowed) =>
-        {
-            Ok(Some(key.to_owned()))
-        }
-        _ => {
-            let message = "Idempotency-Key must be 1 to 255 characters of a-z, A-Z, 0-9, - and _";
-            Err(Fault::invalid("Idempotency-Key", message))
-        }
-    }
 }
 
 async fn fetch(

@@ -124,7 +124,7 @@ fn copy(mut args: Vec<String>, files_hash: Option<String>, force: bool) -> Resul
 }
 
 fn env(args: Vec<String>) -> Result<TemplateStep> {
-    if args.is_empty() || args.len() % 2 != 0 {
+    if args.is_empty() || !args.len().is_multiple_of(2) {
         let message = "ENV: args must be pairs of a name and a value";
         return Err(Fault::invalid("args", message));
     }
