@@ -7,9 +7,10 @@
 pub mod e2b;
 pub mod envd;
 pub mod gateway;
+mod input;
 pub mod native;
 pub mod observe;
 pub mod serve;
 pub mod state;
 
-pub use state::{App, ServerOptions};
+pub use state::{App, ServerOptions, control};

@@ -2,6 +2,15 @@
 
 use std::sync::Arc;
 
+use axum::Router;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use woodfrog_engine::Engine;
+use woodfrog_types::key::Principal;
+use woodfrog_types::{Code, Fault};
+
+use crate::observe::Telemetry;
+
 /// Options of the HTTP side. Immutable once the server runs.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
@@ -14,4 +23,77 @@ pub struct ServerOptions {
 #[derive(Clone)]
 pub struct App {
     pub options: Arc<ServerOptions>,
+    pub engine: Engine,
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl App {
+    /// The state of a server over `engine`, with metrics of its own.
+    pub fn new(engine: Engine, options: ServerOptions) -> Self {
+        Self {
+            options: Arc::new(options),
+            engine,
+            telemetry: Arc::new(Telemetry::new()),
+        }
+    }
+
+    /// Who is asking, by `X-API-Key` or `Authorization: Bearer`.
+    pub async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Fault> {
+        let secret = credential(headers).ok_or_else(|| {
+            let message = "an API key is required: send it as `X-API-Key` or as \
+                           `Authorization: Bearer`";
+            Fault::new(Code::Unauthenticated, message)
+        })?;
+        self.engine.authenticate(secret).await
+    }
+}
+
+/// Everything that is not for a sandbox: the E2B control plane at the root, the native API under
+/// its prefix, health and metrics.
+pub fn control(app: &App) -> Router {
+    crate::e2b::router(app)
+        .nest(crate::native::PREFIX, crate::native::router(app))
+        .merge(crate::observe::router(app))
+}
+
+fn credential(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let bearer = || {
+        let (scheme, secret) = text(AUTHORIZATION.as_str())?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(secret)
+    };
+    text("x-api-key")
+        .or_else(bearer)
+        .map(str::trim)
+        .filter(|secret| !secret.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.insert(*name, value.parse().expect("header"));
+        }
+        map
+    }
+
+    #[test]
+    fn a_key_is_found_in_either_header() {
+        assert_eq!(
+            credential(&headers(&[("x-api-key", "e2b_1")])),
+            Some("e2b_1")
+        );
+        assert_eq!(
+            credential(&headers(&[("authorization", "bearer  wf_1")])),
+            Some("wf_1")
+        );
+        assert_eq!(
+            credential(&headers(&[("authorization", "Basic abc")])),
+            None
+        );
+        assert_eq!(credential(&headers(&[("x-api-key", " ")])), None);
+    }
 }

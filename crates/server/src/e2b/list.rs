@@ -1,0 +1,157 @@
+//! Lists of sandboxes.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use http::HeaderMap;
+use percent_encoding::percent_decode_str;
+use woodfrog_types::key::Principal;
+use woodfrog_types::limits::PAGE_ITEMS_MAX;
+use woodfrog_types::page::PageRequest;
+use woodfrog_types::sandbox::{Order, SandboxFilter};
+use woodfrog_types::{Code, Fault};
+use woodfrog_wire::e2b::sandbox::ListedSandbox;
+
+use super::error::Result;
+use super::extract::Params;
+use super::routes::Routes;
+use crate::state::App;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get("/sandboxes", list_v1)
+        .get("/v2/sandboxes", list_v2)
+}
+
+/// Items of the first generation's list, which has no pages.
+const UNPAGED_ITEMS_MAX: usize = 10_000;
+
+async fn list_v1(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    params: Params,
+) -> Result<Json<Vec<ListedSandbox>>> {
+    let filter = SandboxFilter {
+        metadata: metadata(&params)?,
+        ..SandboxFilter::default()
+    };
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let limit = PAGE_ITEMS_MAX;
+        let request = PageRequest { limit, cursor };
+        let page = app
+            .engine
+            .sandbox_list(&principal, filter.clone(), request)
+            .await?;
+        all.extend(page.items.iter().map(|view| (&view.sandbox).into()));
+        cursor = page.next;
+        if cursor.is_none() || all.len() >= UNPAGED_ITEMS_MAX {
+            return Ok(Json(all));
+        }
+    }
+}
+
+async fn list_v2(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    params: Params,
+) -> Result<(HeaderMap, Json<Vec<ListedSandbox>>)> {
+    let page = params.page()?;
+    let running = app.engine.sandbox_count(&principal).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-total-running", running.into());
+    let empty = (headers.clone(), Json(Vec::new()));
+    if !wants_running(&params)? {
+        return Ok(empty);
+    }
+    let Some(filter) = filter(&app, &principal, &params).await? else {
+        return Ok(empty);
+    };
+    let page = app.engine.sandbox_list(&principal, filter, page).await?;
+    super::extract::next_token(&mut headers, page.next.as_deref())?;
+    let items = page.items.iter().map(|view| (&view.sandbox).into());
+    Ok((headers, Json(items.collect())))
+}
+
+/// Whether the states that are asked for include the only one there is.
+fn wants_running(params: &Params) -> std::result::Result<bool, Fault> {
+    let states = params.items("state");
+    if let Some(bad) = states
+        .iter()
+        .find(|state| !matches!(**state, "running" | "paused"))
+    {
+        let shown: String = bad.chars().take(64).collect();
+        return Err(Fault::invalid("state", format!("unknown state `{shown}`")));
+    }
+    Ok(states.is_empty() || states.contains(&"running"))
+}
+
+/// `None` if the template that is asked for does not exist: then nothing matches.
+async fn filter(
+    app: &App,
+    principal: &Principal,
+    params: &Params,
+) -> std::result::Result<Option<SandboxFilter>, Fault> {
+    let order = match params.get("order") {
+        None | Some("desc") => Order::NewestFirst,
+        Some("asc") => Order::OldestFirst,
+        Some(_) => return Err(Fault::invalid("order", "order must be `asc` or `desc`")),
+    };
+    let template = match params.get("template") {
+        None => None,
+        Some(name) => match app.engine.template_resolve(principal, name).await {
+            Ok(view) => Some(view.template.id),
+            Err(fault) if is_unknown(&fault) => return Ok(None),
+            Err(fault) => return Err(fault),
+        },
+    };
+    Ok(Some(SandboxFilter {
+        metadata: metadata(params)?,
+        template,
+        started_after: params.parse("startedAfter")?,
+        order,
+    }))
+}
+
+fn is_unknown(fault: &Fault) -> bool {
+    matches!(fault.code, Code::TemplateNotFound | Code::InvalidArgument)
+}
+
+fn metadata(params: &Params) -> std::result::Result<BTreeMap<String, String>, Fault> {
+    params
+        .get("metadata")
+        .map_or(Ok(BTreeMap::new()), parse_metadata)
+}
+
+/// A query string whose keys and values are percent-encoded once more.
+fn parse_metadata(text: &str) -> std::result::Result<BTreeMap<String, String>, Fault> {
+    let bad = || Fault::invalid("metadata", "metadata must be a URL-encoded query string");
+    let decode = |part: &str| {
+        let once = percent_decode_str(part).decode_utf8().map_err(|_| bad())?;
+        Ok::<String, Fault>(once.into_owned())
+    };
+    let mut pairs = BTreeMap::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let twice = |part: &str| decode(&decode(&part.replace('+', " "))?);
+        pairs.insert(twice(key)?, twice(value)?);
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_encoded_twice_inside_the_query() {
+        // The query has `a%3Db%252520c`; its value was decoded once already.
+        let pairs = parse_metadata("a=b%2520c&k%253D=%2526&plus=x%252By").expect("valid");
+        assert_eq!(pairs["a"], "b c");
+        assert_eq!(pairs["k="], "&");
+        assert_eq!(pairs["plus"], "x+y");
+        assert!(parse_metadata("a=%25FF").is_err());
+    }
+}

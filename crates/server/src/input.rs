@@ -1,0 +1,94 @@
+//! What the faces share about reading requests.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use woodfrog_types::limits::JSON_BODY_BYTES_MAX;
+use woodfrog_types::{Code, Fault};
+
+/// Reads a whole JSON body of at most [`JSON_BODY_BYTES_MAX`] bytes.
+pub(crate) async fn json_bytes(body: Body) -> Result<Bytes, Fault> {
+    match Limited::new(body, JSON_BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("the body is larger than {JSON_BODY_BYTES_MAX} bytes");
+            Err(Fault::new(Code::TooLarge, message))
+        }
+        Err(error) => {
+            let message = "the body could not be read to its end";
+            Err(Fault::new(Code::InvalidArgument, message).because(error))
+        }
+    }
+}
+
+/// Parses JSON; the fault says where it is wrong.
+pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+    let mut source = serde_json::Deserializer::from_slice(bytes);
+    let value = T::deserialize(&mut source).map_err(malformed)?;
+    source.end().map_err(malformed)?;
+    Ok(value)
+}
+
+fn malformed(error: serde_json::Error) -> Fault {
+    let what = if error.is_data() {
+        "invalid"
+    } else {
+        "malformed"
+    };
+    Fault::new(
+        Code::InvalidArgument,
+        format!("{what} request body: {error}"),
+    )
+}
+
+/// Logs what a caller must not see: the causes of faults that are ours.
+pub(crate) fn log(fault: &Fault) {
+    let cause = std::error::Error::source(fault)
+        .map(chain)
+        .unwrap_or_default();
+    if fault.code.http_status() >= 500 && fault.code != Code::Unsupported {
+        tracing::error!(code = %fault.code, message = %fault.message, %cause, "request failed");
+    } else if !cause.is_empty() {
+        tracing::debug!(code = %fault.code, message = %fault.message, %cause, "request refused");
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let links = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = links.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// The longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The `Idempotency-Key` header, checked.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match value.to_str() {
+        Ok(key)
+            if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+                && key.as_bytes().iter().all(allowed) =>
+        {
+            Ok(Some(key.to_owned()))
+        }
+        _ => {
+            let message = "Idempotency-Key must be 1 to 255 characters of a-z, A-Z, 0-9, - and _";
+            Err(Fault::invalid("Idempotency-Key", message))
+        }
+    }
+}
+
+/// Logs a handler's panic.
+pub(crate) fn log_panic(panic: &(dyn std::any::Any + Send)) {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+}

@@ -1,0 +1,11 @@
+//! The native API's shapes. Times are milliseconds since the epoch, UTC; sizes are bytes.
+//!
+//! Requests refuse unknown fields: a misspelt option is an error and not a surprise.
+
+pub mod info;
+pub mod key;
+pub mod network;
+pub mod page;
+pub mod problem;
+pub mod sandbox;
+pub mod template;

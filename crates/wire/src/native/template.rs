@@ -1,0 +1,131 @@
+//! Templates and their builds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use woodfrog_types::Timestamp;
+use woodfrog_types::template::{
+    Build as BuildRecord, BuildLogLine, BuildState, Template as TemplateRecord,
+};
+
+use super::sandbox::Resources;
+
+/// A name under which images are built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Template {
+    pub id: String,
+    pub name: String,
+    /// Made by the server and visible to every workspace.
+    pub builtin: bool,
+    pub resources: Resources,
+    /// Tag → build id.
+    pub tags: BTreeMap<String, String>,
+    pub created_at: i64,
+    pub updated_at: i64,
+    /// The build that the default tag names.
+    pub current: Option<Build>,
+}
+
+/// One build of a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Build {
+    pub id: String,
+    pub template_id: String,
+    /// `waiting`, `building`, `ready` or `error`.
+    pub status: String,
+    /// Why it failed.
+    pub error: Option<BuildError>,
+    /// Tags that move to this build when it is ready.
+    pub tags: Vec<String>,
+    /// Digests of the layers of a ready build, bottom first.
+    pub layers: Vec<String>,
+    pub created_at: i64,
+    pub finished_at: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BuildError {
+    pub message: String,
+    pub step: Option<String>,
+}
+
+/// One line of a build's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    pub at: i64,
+    pub level: String,
+    pub step: Option<String>,
+    pub message: String,
+}
+
+/// A part of a build's log. `next` is the offset to go on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BuildLog {
+    pub items: Vec<LogLine>,
+    pub next: u64,
+}
+
+/// An image in a registry that becomes a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryImport {
+    /// `debian:12`, `ghcr.io/x/y:z`.
+    pub image: String,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+impl From<BuildRecord> for Build {
+    fn from(build: BuildRecord) -> Self {
+        let status = build.state.as_str().to_owned();
+        let (layers, error) = match build.state {
+            BuildState::Ready(image) => (image.layers, None),
+            BuildState::Failed { message, step } => {
+                (Vec::new(), Some(BuildError { message, step }))
+            }
+            BuildState::Waiting | BuildState::Building => (Vec::new(), None),
+        };
+        Self {
+            id: build.id.to_string(),
+            template_id: build.template.to_string(),
+            status,
+            error,
+            tags: build.tags,
+            layers,
+            created_at: build.created_at.as_millis(),
+            finished_at: build.finished_at.map(Timestamp::as_millis),
+        }
+    }
+}
+
+impl Template {
+    /// The reply for a template and its current build.
+    pub fn new(template: TemplateRecord, current: Option<BuildRecord>) -> Self {
+        Self {
+            id: template.id.to_string(),
+            name: template.name,
+            builtin: template.workspace.is_none(),
+            resources: template.resources.into(),
+            tags: template
+                .tags
+                .into_iter()
+                .map(|(tag, build)| (tag, build.to_string()))
+                .collect(),
+            created_at: template.created_at.as_millis(),
+            updated_at: template.updated_at.as_millis(),
+            current: current.map(Into::into),
+        }
+    }
+}
+
+impl From<BuildLogLine> for LogLine {
+    fn from(line: BuildLogLine) -> Self {
+        Self {
+            at: line.at.as_millis(),
+            level: line.level.as_str().to_owned(),
+            step: line.step,
+            message: line.message,
+        }
+    }
+}
