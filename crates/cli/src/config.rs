@@ -44,6 +44,28 @@ pub enum ConfigError {
     Combination(String),
 }
 
+/// Prints every setting with its value and origin.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn show(resolved: &Resolved, json: bool) -> std::io::Result<()> {
+    if json {
+        let settings: serde_json::Map<String, serde_json::Value> = resolved
+            .iter()
+            .map(|(key, value, origin)| {
+                let entry = serde_json::json!({ "value": value, "origin": origin.to_string() });
+                (key.to_owned(), entry)
+            })
+            .collect();
+        return crate::output::json(&settings);
+    }
+    let rows: Vec<Vec<String>> = resolved
+        .iter()
+        .map(|(key, value, origin)| vec![key.into(), value.into(), origin.to_string()])
+        .collect();
+    crate::output::table(&["SETTING", "VALUE", "FROM"], &rows)
+}
+
 /// How TLS is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {

@@ -66,3 +66,13 @@ pub fn note(text: &str) {
     // A closed standard error is no reason to fail.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
+
+/// Prints an error with its causes, on standard error.
+pub fn error(error: &dyn std::error::Error) {
+    note(&format!("error: {error}"));
+    let mut source = error.source();
+    while let Some(cause) = source {
+        note(&format!("  caused by: {cause}"));
+        source = cause.source();
+    }
+}
