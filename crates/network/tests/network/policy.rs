@@ -1,12 +1,9 @@
 //! Sandboxes with rules of their own, DNS and the egress proxy, for real, in namespaces.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-use support::{PATIENCE, World, lookup, read_line, run, tcp, udp};
+use crate::support::{PATIENCE, World, enter, lookup, read_line, run, tcp, udp};
 use woodfrog_network::{EgressPolicy, Network, PolicyInput};
 
 fn policy(internet: bool, allow: &[&str], deny: &[&str]) -> EgressPolicy {
@@ -183,7 +180,7 @@ fn dns_is_forwarded_by_policy() {
             let netns = world.netns("sb0");
             tokio::task::spawn_blocking(move || {
                 std::thread::spawn(move || {
-                    support::enter(&netns);
+                    enter(&netns);
                     lookup(name, tcp)
                 })
                 .join()
@@ -286,7 +283,7 @@ fn domains_are_allowed_by_name() {
             let netns = world.netns("sb0");
             tokio::task::spawn_blocking(move || {
                 std::thread::spawn(move || {
-                    support::enter(&netns);
+                    enter(&netns);
                     exchange(address, &first)
                 })
                 .join()
