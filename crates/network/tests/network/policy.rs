@@ -118,11 +118,19 @@ fn the_operator_can_exempt_ranges() {
     let mut world = World::new();
     world.tcp_server("inet", "10.77.0.10:8000");
     let mut config = world.config();
-    config.allow = vec!["10.77.0.0/16".parse().unwrap()];
+    config.allow = vec!["10.0.0.0/8".parse().unwrap()];
     world.host().block_on(async || {
         let network = Network::setup(config, &[]).await;
         world.attach(&network, 0, EgressPolicy::default()).await;
         world.run_in("sb0", || tcp("10.77.0.10:8000")).unwrap();
+        // But never other sandboxes or the host.
+        let two = world.attach(&network, 1, EgressPolicy::default()).await;
+        world.tcp_server("sb1", "0.0.0.0:7000");
+        world.tcp_server("host", "0.0.0.0:7000");
+        for target in [two.addr, two.gateway] {
+            let result = world.run_in("sb0", || tcp(&format!("{target}:7000")));
+            assert_refused(result, "sandbox or host");
+        }
         network
             .update(0, policy(true, &[], &["10.0.0.0/8"]))
             .await
