@@ -352,6 +352,18 @@ fn attaching_is_quick() {
         let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
         println!("attach: p50 {p50:?} p99 {p99:?}");
         assert!(p50 < Duration::from_millis(10), "p50 {p50:?}");
+        let mut updates = Vec::new();
+        for round in 0..40 {
+            let policy = EgressPolicy {
+                internet: round % 2 == 1,
+                ..Default::default()
+            };
+            let started = Instant::now();
+            network.update(0, policy).await.unwrap();
+            updates.push(started.elapsed());
+        }
+        updates.sort_unstable();
+        println!("update: p50 {:?} max {:?}", updates[20], updates[39]);
         network.teardown().await.unwrap();
     });
 }
