@@ -15,6 +15,7 @@ mod network;
 mod nft;
 mod policy;
 mod proxy;
+mod quota;
 mod registry;
 mod services;
 mod uplink;

@@ -75,6 +75,9 @@ pub enum AttachError {
     /// The slot number is beyond the subnet.
     #[error("slot {0} is beyond the {MAX_SLOTS} of the subnet")]
     NoSuchSlot(u32),
+    /// The slot belongs to an attached sandbox.
+    #[error("slot {0} is in use")]
+    SlotInUse(u32),
     /// The link could not be made.
     #[error(transparent)]
     Link(#[from] NetlinkError),
@@ -250,8 +253,9 @@ impl Network {
         }
     }
 
-    /// Removes interfaces and policies of slots that are not in `live`, and looks again
-    /// which interfaces lead outside. Returns how many interfaces it removed.
+    /// Removes interfaces and policies of slots that are not in `live`, looks again which
+    /// interfaces lead outside, and puts the rules back if somebody flushed them. To be
+    /// called now and then, since a reload of the host's firewall does that. Returns how many interfaces it removed.
     ///
     /// # Errors
     /// What was not done is done by the next call.

@@ -11,12 +11,17 @@ use tokio::time::timeout;
 
 use super::message::{self, Code};
 use super::upstream::{MAX_UDP, Transport, Upstreams, read_framed, write_framed};
+use crate::quota::Quota;
 use crate::registry::Registry;
 
 /// Questions under way at once; further UDP questions are dropped, as a busy server does.
 const MAX_IN_FLIGHT: usize = 512;
+/// Of these, one sandbox's.
+const MAX_PER_SANDBOX: usize = 64;
 /// Open TCP connections.
 const MAX_CONNECTIONS: usize = 64;
+/// Of these, one sandbox's.
+const MAX_CONNECTIONS_PER_SANDBOX: usize = 8;
 /// How long a TCP client may be silent.
 const IDLE: Duration = Duration::from_secs(10);
 /// Pause after a failed `accept` or `recv`, so that a lasting fault does not spin.
@@ -27,6 +32,8 @@ pub(crate) struct Forwarder {
     upstreams: Arc<Upstreams>,
     in_flight: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    questions_each: Arc<Quota>,
+    connections_each: Arc<Quota>,
 }
 
 impl Forwarder {
@@ -36,6 +43,8 @@ impl Forwarder {
             upstreams,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            questions_each: Quota::new(MAX_PER_SANDBOX),
+            connections_each: Quota::new(MAX_CONNECTIONS_PER_SANDBOX),
         }
     }
 
@@ -81,6 +90,12 @@ impl Forwarder {
     }
 
     async fn converse(&self, mut stream: TcpStream, peer: IpAddr) -> io::Result<()> {
+        let Some((slot, _)) = self.registry.of_peer(peer) else {
+            return Ok(());
+        };
+        let Some(_share) = self.connections_each.take(slot) else {
+            return Ok(());
+        };
         loop {
             let query = timeout(IDLE, read_framed(&mut stream)).await??;
             let Some(reply) = self.answer(peer, &query, Transport::Tcp).await else {
@@ -92,7 +107,8 @@ impl Forwarder {
 
     /// The reply; `None` for what is not a question of an attached sandbox.
     async fn answer(&self, peer: IpAddr, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let (_, policy) = self.registry.of_peer(peer)?;
+        let (slot, policy) = self.registry.of_peer(peer)?;
+        let _share = self.questions_each.take(slot)?;
         let question = message::question(query)?;
         let allowed = policy.borrow().resolves_name(&question.name);
         if !allowed {

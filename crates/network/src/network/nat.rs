@@ -83,14 +83,7 @@ impl Nat {
             rules: rules_lock,
             leaving,
         };
-        let policies: Vec<_> = rules
-            .policies
-            .iter()
-            .map(|(s, p)| (*s, p.as_ref()))
-            .collect();
-        nat.nft
-            .apply(&script::install(&nat.table(&rules.guarded), &policies))
-            .await?;
+        nat.nft.apply(&nat.install(&rules, &rules.guarded)).await?;
         // After the guard is in force.
         uplink::enable(&uplinks.names)?;
         *nat.rules.lock().await = rules;
@@ -113,6 +106,9 @@ impl Nat {
             .pair(slot)
             .ok_or(AttachError::NoSuchSlot(slot))?;
         self.left(slot).await;
+        if self.rules.lock().await.policies.contains_key(&slot) {
+            return Err(AttachError::SlotInUse(slot));
+        }
         self.set_policy(slot, policy).await?;
         let (names, mtu) = (self.names.clone(), self.mtu);
         let connect = move || link::connect(&names, slot, pair, mtu, netns.as_fd());
@@ -176,6 +172,8 @@ impl Nat {
 
     pub(super) async fn reconcile(&self, live: &[u32]) -> Result<usize, ReconcileError> {
         self.settled().await;
+        // First, because the rest takes the table for granted.
+        self.refresh().await?;
         let live: HashSet<_> = live.iter().copied().collect();
         let stale: Vec<_> = self
             .list()
@@ -190,7 +188,6 @@ impl Nat {
         for slot in known.into_iter().filter(|slot| !live.contains(slot)) {
             self.drop_policy(slot).await?;
         }
-        self.refresh_uplinks().await?;
         Ok(stale.len())
     }
 
@@ -225,18 +222,35 @@ impl Nat {
         Ok(())
     }
 
-    /// Exchanges the guard when the ways out or the host's own forwarding changed.
-    async fn refresh_uplinks(&self) -> Result<(), ReconcileError> {
-        let earlier = self.nft.guarded().await?;
+    /// Exchanges the guard when the ways out or the host's own forwarding changed, and
+    /// installs everything again when the table is gone.
+    async fn refresh(&self) -> Result<(), ReconcileError> {
         let mut rules = self.rules.lock().await;
+        let mut earlier = self.nft.guarded().await?;
+        let own = self.names.table();
+        let present = earlier.iter().any(|(table, _)| *table == own);
+        // A flushed table does not say any more what was switched on for us.
+        earlier.push((own, rules.guarded.clone()));
         let (uplinks, guarded) = ways_out(&self.config, &earlier)?;
-        if guarded != rules.guarded {
+        if !present {
+            tracing::warn!("the rules of the sandboxes were gone and are put back");
+            self.nft.apply(&self.install(&rules, &guarded)).await?;
+        } else if guarded != rules.guarded {
             self.nft
                 .apply(&script::set_guarded(&self.names, &guarded))
                 .await?;
-            rules.guarded = guarded;
         }
+        rules.guarded = guarded;
         Ok(uplink::enable(&uplinks.names)?)
+    }
+
+    fn install(&self, rules: &Rules, guarded: &[String]) -> String {
+        let policies: Vec<_> = rules
+            .policies
+            .iter()
+            .map(|(s, p)| (*s, p.as_ref()))
+            .collect();
+        script::install(&self.table(guarded), &policies)
     }
 
     async fn disconnect(&self, slot: u32) -> Result<(), ReconcileError> {

@@ -14,10 +14,13 @@ use super::{Peek, http, tls};
 use crate::dns::Upstreams;
 use crate::domain;
 use crate::policy::EgressPolicy;
+use crate::quota::Quota;
 use crate::registry::{PolicyWatch, Registry};
 
 /// Connections at once, over all sandboxes and per port.
 const MAX_CONNECTIONS: usize = 4096;
+/// Of these, one sandbox's, over both ports.
+const MAX_PER_SANDBOX: usize = 512;
 /// How much of a connection is read to find the name.
 const MAX_PEEK: usize = 16 * 1024;
 /// How long the client may take to send it.
@@ -70,6 +73,7 @@ fn decide(policy: &EgressPolicy, peek: &Peek) -> Option<String> {
 pub(crate) struct Proxy {
     registry: Arc<Registry>,
     upstreams: Arc<Upstreams>,
+    each: Arc<Quota>,
 }
 
 impl Proxy {
@@ -77,6 +81,7 @@ impl Proxy {
         Self {
             registry,
             upstreams,
+            each: Quota::new(MAX_PER_SANDBOX),
         }
     }
 
@@ -108,6 +113,9 @@ impl Proxy {
     ) -> io::Result<()> {
         let Some((slot, mut policy)) = self.registry.of_peer(peer) else {
             return Ok(());
+        };
+        let Some(_share) = self.each.take(slot) else {
+            return refuse(client, protocol).await;
         };
         let (head, peek) = timeout(PEEK_TIMEOUT, read_head(&mut client, protocol)).await??;
         let decision = decide(&policy.borrow_and_update(), &peek);

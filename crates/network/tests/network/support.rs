@@ -14,25 +14,25 @@ use woodfrog_network::{
     Attachment, EgressPolicy, Network, NetworkConfig, NetworkMode, choose_subnet,
 };
 
-pub const INTERNET: [&str; 4] = [
+pub(crate) const INTERNET: [&str; 4] = [
     "203.0.113.10",
     "203.0.113.20",
     "198.51.100.10",
     "10.77.0.10",
 ];
-pub const DNS_SERVER: &str = "203.0.113.53";
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const DNS_SERVER: &str = "203.0.113.53";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// Removed with everything in it when dropped.
-pub struct World {
-    pub tag: String,
+pub(crate) struct World {
+    pub(crate) tag: String,
     namespaces: Vec<String>,
-    pub instance: String,
+    pub(crate) instance: String,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
         let instance = format!("{:06x}", (pid << 4 | n) & 0xff_ffff);
@@ -94,12 +94,12 @@ impl World {
     }
 
     /// A handle on the host namespace.
-    pub fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host(self.netns("host"))
     }
 
     /// A new namespace with `lo` up.
-    pub fn add(&mut self, name: &str) -> String {
+    pub(crate) fn add(&mut self, name: &str) -> String {
         let full = format!("{}-{name}", self.tag);
         run(&["ip", "netns", "add", &full]);
         self.namespaces.push(full.clone());
@@ -107,7 +107,7 @@ impl World {
         full
     }
 
-    pub fn config(&self) -> NetworkConfig {
+    pub(crate) fn config(&self) -> NetworkConfig {
         NetworkConfig {
             instance: self.instance.clone(),
             subnet: self.run_in("host", || choose_subnet().unwrap().unwrap()),
@@ -119,14 +119,14 @@ impl World {
         }
     }
 
-    pub fn netns(&self, name: &str) -> OwnedFd {
+    pub(crate) fn netns(&self, name: &str) -> OwnedFd {
         File::open(format!("/run/netns/{}-{name}", self.tag))
             .unwrap()
             .into()
     }
 
     /// Runs something on a thread inside a namespace.
-    pub fn run_in<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run_in<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
         let netns = self.netns(name);
         std::thread::scope(|scope| {
             scope
@@ -140,7 +140,7 @@ impl World {
     }
 
     /// A TCP server that says which address and port it was reached at, then echoes.
-    pub fn tcp_server(&self, name: &str, address: &str) {
+    pub(crate) fn tcp_server(&self, name: &str, address: &str) {
         let netns = self.netns(name);
         let address: SocketAddr = address.parse().unwrap();
         let listener = std::thread::spawn(move || {
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// A UDP server that answers with its own address.
-    pub fn udp_server(&self, name: &str, address: &str) {
+    pub(crate) fn udp_server(&self, name: &str, address: &str) {
         let netns = self.netns(name);
         let address: SocketAddr = address.parse().unwrap();
         let socket = std::thread::spawn(move || {
@@ -183,7 +183,7 @@ impl World {
     }
 
     /// A DNS server that knows `zone` and answers everything else with NXDOMAIN.
-    pub fn dns_server(&self, zone: &[(&str, [u8; 4])]) {
+    pub(crate) fn dns_server(&self, zone: &[(&str, [u8; 4])]) {
         let zone: Vec<_> = zone.iter().map(|(n, ip)| ((*n).to_owned(), *ip)).collect();
         let netns = self.netns("inet");
         let bind = || {
@@ -224,7 +224,7 @@ impl World {
     }
 
     /// A sandbox: its namespace, attached.
-    pub async fn attach(
+    pub(crate) async fn attach(
         &mut self,
         network: &Network,
         slot: u32,
@@ -241,11 +241,11 @@ impl World {
 }
 
 /// The namespace that plays the host.
-pub struct Host(OwnedFd);
+pub(crate) struct Host(OwnedFd);
 
 impl Host {
     /// Runs a test body in the host namespace.
-    pub fn block_on<T: Send>(&self, body: impl AsyncFnOnce() -> T + Send) -> T {
+    pub(crate) fn block_on<T: Send>(&self, body: impl AsyncFnOnce() -> T + Send) -> T {
         let work = || {
             enter(&self.0);
             let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -263,11 +263,11 @@ impl Drop for World {
     }
 }
 
-pub fn enter(netns: &OwnedFd) {
+pub(crate) fn enter(netns: &OwnedFd) {
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
-pub fn run(args: &[&str]) -> String {
+pub(crate) fn run(args: &[&str]) -> String {
     let output = Command::new(args[0]).args(&args[1..]).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {error}");
@@ -275,13 +275,13 @@ pub fn run(args: &[&str]) -> String {
 }
 
 /// Connects and reads the greeting. Errors are the kernel's.
-pub fn tcp(address: &str) -> std::io::Result<String> {
+pub(crate) fn tcp(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     read_line(&mut stream)
 }
 
-pub fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
+pub(crate) fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
@@ -291,11 +291,11 @@ pub fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
 }
 
 /// Asks and reads the answer.
-pub fn udp(address: &str) -> std::io::Result<String> {
+pub(crate) fn udp(address: &str) -> std::io::Result<String> {
     udp_within(address, PATIENCE)
 }
 
-pub fn udp_within(address: &str, patience: Duration) -> std::io::Result<String> {
+pub(crate) fn udp_within(address: &str, patience: Duration) -> std::io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(patience))?;
@@ -306,7 +306,7 @@ pub fn udp_within(address: &str, patience: Duration) -> std::io::Result<String> 
 }
 
 /// Response code and first address, over UDP or TCP.
-pub fn lookup(name: &str, over_tcp: bool) -> std::io::Result<(u8, Option<IpAddr>)> {
+pub(crate) fn lookup(name: &str, over_tcp: bool) -> std::io::Result<(u8, Option<IpAddr>)> {
     let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         query.push(label.len() as u8);

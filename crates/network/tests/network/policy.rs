@@ -1,12 +1,9 @@
 //! Sandboxes with rules of their own, DNS and the egress proxy, for real, in namespaces.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-use support::{PATIENCE, World, lookup, read_line, run, tcp, udp};
+use crate::support::{PATIENCE, World, enter, lookup, read_line, run, tcp, udp};
 use woodfrog_network::{EgressPolicy, Network, PolicyInput};
 
 fn policy(internet: bool, allow: &[&str], deny: &[&str]) -> EgressPolicy {
@@ -121,11 +118,19 @@ fn the_operator_can_exempt_ranges() {
     let mut world = World::new();
     world.tcp_server("inet", "10.77.0.10:8000");
     let mut config = world.config();
-    config.allow = vec!["10.77.0.0/16".parse().unwrap()];
+    config.allow = vec!["10.0.0.0/8".parse().unwrap()];
     world.host().block_on(async || {
         let network = Network::setup(config, &[]).await;
         world.attach(&network, 0, EgressPolicy::default()).await;
         world.run_in("sb0", || tcp("10.77.0.10:8000")).unwrap();
+        // But never other sandboxes or the host.
+        let two = world.attach(&network, 1, EgressPolicy::default()).await;
+        world.tcp_server("sb1", "0.0.0.0:7000");
+        world.tcp_server("host", "0.0.0.0:7000");
+        for target in [two.addr, two.gateway] {
+            let result = world.run_in("sb0", || tcp(&format!("{target}:7000")));
+            assert_refused(result, "sandbox or host");
+        }
         network
             .update(0, policy(true, &[], &["10.0.0.0/8"]))
             .await
@@ -183,7 +188,7 @@ fn dns_is_forwarded_by_policy() {
             let netns = world.netns("sb0");
             tokio::task::spawn_blocking(move || {
                 std::thread::spawn(move || {
-                    support::enter(&netns);
+                    enter(&netns);
                     lookup(name, tcp)
                 })
                 .join()
@@ -286,7 +291,7 @@ fn domains_are_allowed_by_name() {
             let netns = world.netns("sb0");
             tokio::task::spawn_blocking(move || {
                 std::thread::spawn(move || {
-                    support::enter(&netns);
+                    enter(&netns);
                     exchange(address, &first)
                 })
                 .join()
