@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::blocking::{self, Cancelled};
 use crate::config::{Image, ImageConfig};
+use crate::digest::Digest;
 use crate::progress::{Phase, Progress};
 use crate::store::{LayerStore, StoreError};
 use crate::unpack::{Limits, Whiteouts};
@@ -93,6 +94,12 @@ impl BaseBuilder {
     pub async fn ensure(&self, store: &LayerStore, progress: Progress) -> Result<Image, BaseError> {
         let (options, store) = (self.options.clone(), store.clone());
         blocking::run(move |cancelled| {
+            let note =
+                archive_path(&options.cache_dir, &Recipe::of_machine()?).with_extension("digest");
+            if let Some(digest) = noted(&note).filter(|digest| store.exists(digest)) {
+                progress.emit(Phase::Unpacking, Some(100), None);
+                return Ok(Image::new(vec![digest], base_config()));
+            }
             let archive = cached(&options.cache_dir, &progress, &cancelled)?;
             progress.emit(Phase::Unpacking, Some(95), None);
             let layer = store.unpack_blocking(
@@ -102,6 +109,10 @@ impl BaseBuilder {
                 &Progress::none(),
                 &cancelled,
             )?;
+            // Without the note the next call unpacks once more: no reason to fail.
+            if let Err(error) = std::fs::write(&note, layer.digest.as_str()) {
+                tracing::warn!(%error, path = %note.display(), "cannot note the base layer");
+            }
             progress.emit(Phase::Unpacking, Some(100), None);
             Ok(Image::new(vec![layer.digest], base_config()))
         })
@@ -132,6 +143,11 @@ fn base_config() -> ImageConfig {
     );
     config.set_env("LANG", "C.UTF-8");
     config
+}
+
+/// The layer that the cached archive unpacks to, noted when it was last done.
+fn noted(path: &Path) -> Option<Digest> {
+    std::fs::read_to_string(path).ok()?.parse().ok()
 }
 
 fn archive_path(dir: &Path, recipe: &Recipe) -> PathBuf {

@@ -1,5 +1,4 @@
 //! Builds the base template for real (once per machine: the archive is cached) and runs it.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -27,6 +26,13 @@ async fn base_template_is_built_once_and_works() {
     assert_eq!(image, two.unwrap());
     assert!(percents.lock().unwrap().is_sorted());
     assert_eq!(percents.lock().unwrap().last(), Some(&100));
+
+    let again = Instant::now();
+    assert_eq!(
+        builder.ensure(&store, Progress::none()).await.unwrap(),
+        image
+    );
+    eprintln!("base, known to the store: {:.1?}", again.elapsed());
 
     let layer = store.list().await.unwrap().remove(0);
     eprintln!(
@@ -60,4 +66,55 @@ async fn base_template_is_built_once_and_works() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Giving up in the middle of a build leaves no process, mount or file behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abandoned_build_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    let builder = BaseBuilder::new(woodfrog_images::BaseOptions {
+        cache_dir: cache.clone(),
+    });
+    let (started, mut installing) = tokio::sync::mpsc::unbounded_channel();
+    let progress = Progress::new(move |event| {
+        if event.phase == woodfrog_images::Phase::Installing {
+            let _ = started.send(());
+        }
+    });
+    let build = tokio::spawn(async move { builder.archive(progress).await });
+    let seen = tokio::time::timeout(std::time::Duration::from_secs(300), installing.recv()).await;
+    assert_eq!(
+        seen.unwrap(),
+        Some(()),
+        "the build ended before it could be abandoned"
+    );
+    build.abort();
+    let deadline = Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let files: Vec<_> = std::fs::read_dir(&cache)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(cache.to_str().unwrap()));
+        let only_lock = files
+            .iter()
+            .all(|name| name.to_str().unwrap().ends_with(".lock"));
+        if only_lock && !process_mentions(&cache) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{files:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+fn process_mentions(path: &std::path::Path) -> bool {
+    let path = path.to_str().expect("test machine has it");
+    let commands = std::fs::read_dir("/proc")
+        .expect("test machine has it")
+        .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    commands
+        .into_iter()
+        .any(|line| String::from_utf8_lossy(&line).contains(path))
 }

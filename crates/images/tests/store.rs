@@ -291,7 +291,7 @@ async fn images_get_the_user_they_lack() {
         ],
     )
     .await;
-    let added = ensure_e2b_basics(&store, &[bare.clone()])
+    let added = ensure_e2b_basics(&store, std::slice::from_ref(&bare))
         .await
         .unwrap()
         .unwrap();

@@ -182,13 +182,13 @@ impl Copy<'_> {
         target: &[u8],
     ) -> Result<(), CopyError> {
         let found = self.writer.stack.walk(dir)?;
-        if let (true, Some(below)) = (found.missing.is_empty(), found.dirs.last()) {
-            if matches!(below.lookup(target)?, Some(Node::Dir(_))) {
-                let path = [dir, b"/", target].concat();
-                return Err(CopyError::Conflict(
-                    String::from_utf8_lossy(&path).into_owned(),
-                ));
-            }
+        if let (true, Some(below)) = (found.missing.is_empty(), found.dirs.last())
+            && matches!(below.lookup(target)?, Some(Node::Dir(_)))
+        {
+            let path = [dir, b"/", target].concat();
+            return Err(CopyError::Conflict(
+                String::from_utf8_lossy(&path).into_owned(),
+            ));
         }
         let into = self.writer.dir(dir, Attributes::ROOT_DIR)?;
         let (uid, gid) = (Uid::from_raw(self.ids.0), Gid::from_raw(self.ids.1));

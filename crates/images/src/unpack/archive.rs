@@ -127,11 +127,11 @@ impl<R: Read> Archive<R> {
             mode: header.mode().map_err(bad("mode"))?,
             uid: extended
                 .uid
-                .map_or_else(|| header.uid(), Ok)
+                .map_or_else(|| blank_or(header, 108, Header::uid), Ok)
                 .map_err(bad("uid"))?,
             gid: extended
                 .gid
-                .map_or_else(|| header.gid(), Ok)
+                .map_or_else(|| blank_or(header, 116, Header::gid), Ok)
                 .map_err(bad("gid"))?,
             mtime: match extended.mtime {
                 Some(mtime) => mtime,
@@ -288,6 +288,14 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
         return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos));
     }
     Some((seconds, nanos))
+}
+
+/// A numeric field of eight bytes; writers that have nothing to say leave it blank.
+fn blank_or(header: &Header, at: usize, read: fn(&Header) -> io::Result<u64>) -> io::Result<u64> {
+    let blank = header.as_bytes()[at..at + 8]
+        .iter()
+        .all(|&b| matches!(b, 0 | b' '));
+    if blank { Ok(0) } else { read(header) }
 }
 
 fn bad(field: &'static str) -> impl FnOnce(io::Error) -> UnpackError {

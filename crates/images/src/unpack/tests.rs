@@ -13,7 +13,7 @@ impl Hostile {
         Self(Vec::new())
     }
 
-    fn entry(mut self, kind: EntryType, path: &str, link: &str, data: &[u8]) -> Self {
+    fn entry(self, kind: EntryType, path: &str, link: &str, data: &[u8]) -> Self {
         let mut header = Header::new_gnu();
         header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
         header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
