@@ -12,19 +12,30 @@ use common::{PATIENCE, TestGuest, eventually};
 use woodfrog_guest_client::{FileRead, GuestError, WatchStream, proto::*};
 
 fn at(path: &str) -> PathRequest {
-    PathRequest { path: path.to_owned(), user: Some("user".to_owned()), ..PathRequest::default() }
+    PathRequest {
+        path: path.to_owned(),
+        user: Some("user".to_owned()),
+        ..PathRequest::default()
+    }
 }
 
 fn tagged(path: &str) -> PathRequest {
-    PathRequest { xattr_prefix: Some("user.test.".to_owned()), ..at(path) }
+    PathRequest {
+        xattr_prefix: Some("user.test.".to_owned()),
+        ..at(path)
+    }
 }
 
 fn code(error: GuestError) -> ErrorCode {
-    error.code().unwrap_or_else(|| panic!("not a refusal: {error:?}"))
+    error
+        .code()
+        .unwrap_or_else(|| panic!("not a refusal: {error:?}"))
 }
 
 fn pairs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
-    list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    list.iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 #[tokio::test]
@@ -36,25 +47,46 @@ async fn writes_belong_to_the_user_and_carry_metadata() {
         metadata: Some(pairs(&[("k", "v"), ("other", "w")])),
         ..WriteRequest::default()
     };
-    let entry = guest.client.write_all(request.clone(), &content).await.unwrap();
+    let entry = guest
+        .client
+        .write_all(request.clone(), &content)
+        .await
+        .unwrap();
     let path = guest.home().join("a/b/c.bin");
     assert_eq!(std::fs::read(&path).unwrap(), content);
-    assert_eq!((entry.kind, entry.size, entry.mode & 0o777), (EntryKind::File, 1_000_000, 0o644));
-    assert_eq!((entry.owner.as_str(), entry.group.as_str()), ("user", "user"));
+    assert_eq!(
+        (entry.kind, entry.size, entry.mode & 0o777),
+        (EntryKind::File, 1_000_000, 0o644)
+    );
+    assert_eq!(
+        (entry.owner.as_str(), entry.group.as_str()),
+        ("user", "user")
+    );
     assert_eq!(entry.path, path.to_str().unwrap());
     assert_eq!(entry.metadata, pairs(&[("k", "v"), ("other", "w")]));
     let parent = std::fs::metadata(guest.home().join("a")).unwrap();
-    assert_eq!((parent.uid(), parent.gid(), parent.mode() & 0o777), (54321, 54322, 0o755));
+    assert_eq!(
+        (parent.uid(), parent.gid(), parent.mode() & 0o777),
+        (54321, 54322, 0o755)
+    );
 
     // Metadata is replaced as a whole, and an atomic write keeps the file's mode.
-    std::process::Command::new("chmod").arg("600").arg(&path).status().unwrap();
+    std::process::Command::new("chmod")
+        .arg("600")
+        .arg(&path)
+        .status()
+        .unwrap();
     let inode = std::fs::metadata(&path).unwrap().ino();
     let request = WriteRequest {
         replace: WriteMode::Atomic,
         metadata: Some(pairs(&[("k", "new")])),
         ..request
     };
-    let entry = guest.client.write_all(request.clone(), b"short").await.unwrap();
+    let entry = guest
+        .client
+        .write_all(request.clone(), b"short")
+        .await
+        .unwrap();
     assert_eq!((entry.size, entry.mode & 0o777), (5, 0o600));
     assert_eq!(entry.metadata, pairs(&[("k", "new")]));
     assert_ne!(std::fs::metadata(&path).unwrap().ino(), inode);
@@ -76,25 +108,46 @@ async fn refused_writes_say_why() {
     std::fs::write(guest.home().join("file"), "x").unwrap();
     let big = vec![0; 3_000_000];
     let write = async |path: &str| {
-        let request = WriteRequest { at: at(path), ..WriteRequest::default() };
+        let request = WriteRequest {
+            at: at(path),
+            ..WriteRequest::default()
+        };
         code(guest.client.write_all(request, &big).await.unwrap_err())
     };
     assert_eq!(write("~").await, ErrorCode::IsADirectory);
     assert_eq!(write("file/below").await, ErrorCode::NotADirectory);
-    std::process::Command::new("mkfifo").arg(guest.home().join("pipe")).status().unwrap();
+    std::process::Command::new("mkfifo")
+        .arg(guest.home().join("pipe"))
+        .status()
+        .unwrap();
     assert_eq!(write("pipe").await, ErrorCode::InvalidArgument);
     assert_eq!(write("a\0b").await, ErrorCode::InvalidArgument);
-    let read = ReadRequest { at: at("pipe"), ..ReadRequest::default() };
-    assert_eq!(code(guest.client.read_file(read).await.err().unwrap()), ErrorCode::InvalidArgument);
-    let at = PathRequest { user: Some("ghost".to_owned()), ..at("x") };
-    assert_eq!(code(guest.client.stat(at).await.unwrap_err()), ErrorCode::UnknownUser);
+    let read = ReadRequest {
+        at: at("pipe"),
+        ..ReadRequest::default()
+    };
+    assert_eq!(
+        code(guest.client.read_file(read).await.err().unwrap()),
+        ErrorCode::InvalidArgument
+    );
+    let at = PathRequest {
+        user: Some("ghost".to_owned()),
+        ..at("x")
+    };
+    assert_eq!(
+        code(guest.client.stat(at).await.unwrap_err()),
+        ErrorCode::UnknownUser
+    );
 }
 
 #[tokio::test]
 async fn reads_by_descriptor_and_by_stream() {
     let guest = TestGuest::start().await;
     std::fs::write(guest.home().join("f"), "0123456789").unwrap();
-    let request = ReadRequest { at: at("~/f"), ..ReadRequest::default() };
+    let request = ReadRequest {
+        at: at("~/f"),
+        ..ReadRequest::default()
+    };
     match guest.client.read_file(request.clone()).await.unwrap() {
         FileRead::File { mut file, entry } => {
             let mut text = String::new();
@@ -103,27 +156,44 @@ async fn reads_by_descriptor_and_by_stream() {
         }
         FileRead::Stream { .. } => panic!("a plain file should be passed"),
     }
-    let part = ReadRequest { offset: 3, length: Some(4), ..request };
+    let part = ReadRequest {
+        offset: 3,
+        length: Some(4),
+        ..request
+    };
     let (mut stream, _) = guest.client.read_stream(part).await.unwrap();
     assert_eq!(&stream.next().await.unwrap().unwrap()[..], b"3456");
     assert!(stream.next().await.unwrap().is_none());
 
     // Files of /proc say that they are empty, and their file system is not to be trusted.
-    let request = ReadRequest { at: at("/proc/version"), ..ReadRequest::default() };
+    let request = ReadRequest {
+        at: at("/proc/version"),
+        ..ReadRequest::default()
+    };
     let FileRead::Stream { mut stream, .. } = guest.client.read_file(request).await.unwrap() else {
         panic!("/proc must not be passed");
     };
     let text = stream.next().await.unwrap().unwrap();
     assert_eq!(&text[..], std::fs::read("/proc/version").unwrap());
 
-    let write = WriteRequest { at: at("deep/er/new"), mode: Some(0o640), ..WriteRequest::default() };
+    let write = WriteRequest {
+        at: at("deep/er/new"),
+        mode: Some(0o640),
+        ..WriteRequest::default()
+    };
     let (mut file, entry) = guest.client.create_file(write).await.unwrap();
     assert_eq!((entry.owner.as_str(), entry.mode & 0o777), ("user", 0o640));
     std::io::Write::write_all(&mut file, b"direct").unwrap();
-    assert_eq!(std::fs::read(guest.home().join("deep/er/new")).unwrap(), b"direct");
+    assert_eq!(
+        std::fs::read(guest.home().join("deep/er/new")).unwrap(),
+        b"direct"
+    );
 
     let read = async |path: &str| {
-        let request = ReadRequest { at: at(path), ..ReadRequest::default() };
+        let request = ReadRequest {
+            at: at(path),
+            ..ReadRequest::default()
+        };
         guest.client.read_file(request).await.err().unwrap()
     };
     let missing = read("missing").await;
@@ -137,16 +207,37 @@ async fn reads_by_descriptor_and_by_stream() {
 async fn directories_moves_and_removals() {
     let guest = TestGuest::start().await;
     let client = &guest.client;
-    let request = MkdirRequest { at: at("x/y"), mode: Some(0o700) };
+    let request = MkdirRequest {
+        at: at("x/y"),
+        mode: Some(0o700),
+    };
     let entry = client.mkdir(request.clone()).await.unwrap();
-    assert_eq!((entry.kind, entry.mode & 0o777), (EntryKind::Directory, 0o700));
-    assert_eq!(code(client.mkdir(request).await.unwrap_err()), ErrorCode::AlreadyExists);
+    assert_eq!(
+        (entry.kind, entry.mode & 0o777),
+        (EntryKind::Directory, 0o700)
+    );
+    assert_eq!(
+        code(client.mkdir(request).await.unwrap_err()),
+        ErrorCode::AlreadyExists
+    );
     std::fs::write(guest.home().join("x/y/f"), "1").unwrap();
     let to = "z/w/moved".to_owned();
-    let entry = client.rename(MoveRequest { from: at("x/y"), to }).await.unwrap();
+    let entry = client
+        .rename(MoveRequest {
+            from: at("x/y"),
+            to,
+        })
+        .await
+        .unwrap();
     assert_eq!(entry.path, guest.path("home/z/w/moved"));
-    let again = MoveRequest { from: at("x/y"), to: "q".to_owned() };
-    assert_eq!(code(client.rename(again).await.unwrap_err()), ErrorCode::NotFound);
+    let again = MoveRequest {
+        from: at("x/y"),
+        to: "q".to_owned(),
+    };
+    assert_eq!(
+        code(client.rename(again).await.unwrap_err()),
+        ErrorCode::NotFound
+    );
     std::fs::create_dir(guest.home().join("keep")).unwrap();
     std::fs::write(guest.home().join("keep/f"), "1").unwrap();
     symlink(guest.home().join("keep"), guest.home().join("z/link")).unwrap();
@@ -154,7 +245,10 @@ async fn directories_moves_and_removals() {
     client.remove(at("z")).await.unwrap();
     assert!(!guest.home().join("z").exists());
     assert!(guest.home().join("keep/f").exists());
-    assert_eq!(code(client.remove(at("/")).await.unwrap_err()), ErrorCode::InvalidArgument);
+    assert_eq!(
+        code(client.remove(at("/")).await.unwrap_err()),
+        ErrorCode::InvalidArgument
+    );
 }
 
 #[tokio::test]
@@ -169,28 +263,51 @@ async fn lists_to_a_depth_with_links() {
     symlink("nowhere", guest.home().join("d/dangling")).unwrap();
     symlink("d", guest.home().join("link")).unwrap();
     let list = async |path: &str, depth, max_entries| {
-        let request = ListRequest { at: at(path), depth, max_entries };
+        let request = ListRequest {
+            at: at(path),
+            depth,
+            max_entries,
+        };
         guest.client.list(request).await
     };
     let names = |listing: &woodfrog_guest_client::Listing, base: &str| -> Vec<String> {
         let base = format!("{}/", guest.path(base));
-        listing.entries.iter().map(|e| e.path.strip_prefix(&base).unwrap().to_owned()).collect()
+        listing
+            .entries
+            .iter()
+            .map(|e| e.path.strip_prefix(&base).unwrap().to_owned())
+            .collect()
     };
     let one = list("d", 0, None).await.unwrap();
-    assert_eq!(names(&one, "home/d"), ["a", "b", "dangling", "to-file", "z"]);
+    assert_eq!(
+        names(&one, "home/d"),
+        ["a", "b", "dangling", "to-file", "z"]
+    );
     let two = list("link", 2, None).await.unwrap();
-    assert_eq!(names(&two, "home/link"), ["a", "a/deep", "b", "dangling", "to-file", "z"]);
+    assert_eq!(
+        names(&two, "home/link"),
+        ["a", "a/deep", "b", "dangling", "to-file", "z"]
+    );
     let all = list("d", 9, None).await.unwrap();
     assert!(names(&all, "home/d").contains(&"a/deep/f".to_owned()));
     let some = list("d", 9, Some(3)).await.unwrap();
     assert_eq!((some.entries.len(), some.truncated), (3, true));
     let link = one.entries[3].link.as_ref().unwrap();
     let target = link.target.as_ref().unwrap();
-    assert_eq!((link.text.as_str(), target.kind, target.size), ("z", EntryKind::File, 3));
+    assert_eq!(
+        (link.text.as_str(), target.kind, target.size),
+        ("z", EntryKind::File, 3)
+    );
     assert!(target.path.ends_with("/home/d/z"));
     assert_eq!(one.entries[2].link.as_ref().unwrap().target, None);
-    assert_eq!(code(list("d/z", 1, None).await.unwrap_err()), ErrorCode::NotADirectory);
-    assert_eq!(code(list("nope", 1, None).await.unwrap_err()), ErrorCode::NotFound);
+    assert_eq!(
+        code(list("d/z", 1, None).await.unwrap_err()),
+        ErrorCode::NotADirectory
+    );
+    assert_eq!(
+        code(list("nope", 1, None).await.unwrap_err()),
+        ErrorCode::NotFound
+    );
 
     for i in 0..2000 {
         std::fs::write(guest.home().join(format!("d/b/{i:05}")), "").unwrap();
@@ -210,7 +327,9 @@ async fn expect(stream: &mut WatchStream, kind: WatchKind, name: &str) -> WatchE
             }
         }
     };
-    tokio::time::timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("no {kind:?} of {name}"))
+    tokio::time::timeout(PATIENCE, find)
+        .await
+        .unwrap_or_else(|_| panic!("no {kind:?} of {name}"))
 }
 
 #[tokio::test]
@@ -229,7 +348,11 @@ async fn watches_report_changes_below() {
     expect(&mut stream, WatchKind::Create, "f").await;
     let event = expect(&mut stream, WatchKind::Write, "f").await;
     assert_eq!(event.entry.unwrap().owner, "root");
-    std::process::Command::new("chmod").arg("600").arg(dir.join("f")).status().unwrap();
+    std::process::Command::new("chmod")
+        .arg("600")
+        .arg(dir.join("f"))
+        .status()
+        .unwrap();
     expect(&mut stream, WatchKind::Chmod, "f").await;
     std::fs::rename(dir.join("f"), dir.join("old/g")).unwrap();
     expect(&mut stream, WatchKind::Rename, "f").await;
@@ -247,6 +370,12 @@ async fn watches_report_changes_below() {
     assert!(end.unwrap().is_none());
     let missing = guest.client.watch(request).await.err().unwrap();
     assert_eq!(code(missing), ErrorCode::NotFound);
-    let proc = WatchRequest { at: at("/etc/passwd"), ..WatchRequest::default() };
-    assert_eq!(code(guest.client.watch(proc).await.err().unwrap()), ErrorCode::NotADirectory);
+    let proc = WatchRequest {
+        at: at("/etc/passwd"),
+        ..WatchRequest::default()
+    };
+    assert_eq!(
+        code(guest.client.watch(proc).await.err().unwrap()),
+        ErrorCode::NotADirectory
+    );
 }
