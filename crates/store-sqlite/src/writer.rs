@@ -169,3 +169,6 @@ pub(crate) fn change(
         .and_then(|mut statement| statement.execute(params))
         .map_err(in_(what))
 }
+
+#[cfg(test)]
+mod tests;
