@@ -1,5 +1,6 @@
 //! Kernel mechanisms, synchronous. The only crate of the workspace that may use `unsafe`.
 
+pub mod btrfs;
 pub mod caps;
 pub mod cgroup;
 pub mod fdpass;
@@ -8,6 +9,7 @@ pub mod launcher;
 pub mod limits;
 pub mod netns;
 pub mod overlay;
+pub mod pool;
 pub mod process;
 pub mod seccomp;
 pub mod selfctl;

@@ -1,0 +1,112 @@
+//! Subvolumes and their quotas, by ioctl.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+mod raw;
+
+use raw::{
+    LookupArgs, QgroupLimit, QuotaCtl, SearchArgs, VolumeArgs, VolumeArgsV2, ioctl, quota_item,
+};
+
+const SUPER_MAGIC: i64 = 0x9123_683e;
+/// `btrfs_ioctl_quota_ctl_args.cmd`: simple quotas, which count at allocation (kernel 6.7).
+const ENABLE_SIMPLE_QUOTA: u64 = 4;
+const LIMIT_MAX_REFERENCED: u64 = 1;
+
+/// Whether `path` is on btrfs.
+pub fn is_btrfs(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(path)?.f_type as i64 & 0xffff_ffff == SUPER_MAGIC)
+}
+
+/// Makes an empty subvolume at `path`, which must not exist. Owned by the caller, mode 0755.
+pub fn create_subvolume(path: &Path) -> io::Result<()> {
+    let (parent, name) = split(path)?;
+    let args = VolumeArgs::new(-1, name)?;
+    ioctl(parent.as_fd(), raw::SUBVOL_CREATE, &args)
+}
+
+/// Makes a writable snapshot of the subvolume `source` at `path`, which must not exist.
+pub fn snapshot(source: &Path, path: &Path) -> io::Result<()> {
+    let source = File::open(source)?;
+    let (parent, name) = split(path)?;
+    let args = VolumeArgsV2::new(i64::from(source.as_raw_fd()), name)?;
+    ioctl(parent.as_fd(), raw::SNAP_CREATE_V2, &args)
+}
+
+/// Removes the subvolume at `path` with all that is in it (but not subvolumes in it). Its space
+/// comes back later.
+pub fn delete_subvolume(path: &Path) -> io::Result<()> {
+    let (parent, name) = split(path)?;
+    let args = VolumeArgs::new(0, name)?;
+    ioctl(parent.as_fd(), raw::SNAP_DESTROY, &args)
+}
+
+/// Turns on simple quotas for the whole file system that `path` is on. Fine if they are on.
+///
+/// # Errors
+/// What the kernel says; `Unsupported` where it is older than 6.7.
+pub fn enable_quotas(path: &Path) -> io::Result<()> {
+    let dir = File::open(path)?;
+    let args = QuotaCtl {
+        cmd: ENABLE_SIMPLE_QUOTA,
+        status: 0,
+    };
+    match ioctl(dir.as_fd(), raw::QUOTA_CTL, &args) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "no simple quotas in this kernel",
+        )),
+        other => other,
+    }
+}
+
+/// Limits how much the subvolume at `path` refers to. Writes beyond it give `EDQUOT`. A snapshot
+/// has no limit until it is given one.
+pub fn limit(path: &Path, bytes: u64) -> io::Result<()> {
+    let dir = File::open(path)?;
+    // Quota group 0 stands for that of the subvolume the descriptor is in.
+    let args = QgroupLimit {
+        qgroupid: 0,
+        flags: LIMIT_MAX_REFERENCED,
+        max_referenced: bytes,
+        ..QgroupLimit::default()
+    };
+    ioctl(dir.as_fd(), raw::QGROUP_LIMIT, &args)
+}
+
+/// What the subvolume at `path` is charged for, in bytes, as of the last commit of the file
+/// system (at most 30 s ago; `sync` makes one).
+pub fn used(path: &Path) -> io::Result<u64> {
+    let dir = File::open(path)?;
+    let lookup = LookupArgs::of_subvolume();
+    ioctl(dir.as_fd(), raw::INO_LOOKUP, &lookup)?;
+    let search = SearchArgs::for_quota(lookup.tree());
+    ioctl(dir.as_fd(), raw::TREE_SEARCH, &search)?;
+    quota_item(&search)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no quota group for the subvolume"))
+}
+
+fn split(path: &Path) -> io::Result<(File, &OsStr)> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not a path to a subvolume");
+    let parent = path.parent().ok_or_else(invalid)?;
+    Ok((File::open(parent)?, path.file_name().ok_or_else(invalid)?))
+}
+
+fn name_bytes<const N: usize>(name: &OsStr) -> io::Result<[u8; N]> {
+    let bytes = name.as_bytes();
+    if bytes.len() > 255 || bytes.contains(&0) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a name of a subvolume",
+        ));
+    }
+    let mut field = [0; N];
+    field[..bytes.len()].copy_from_slice(bytes);
+    Ok(field)
+}

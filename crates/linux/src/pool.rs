@@ -1,0 +1,189 @@
+//! Where sandboxes' files are: a btrfs file system if there can be one.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{WaitOptions, waitpid};
+
+use crate::btrfs;
+use crate::caps::CapSet;
+use crate::spawn::{SpawnError, SpawnSpec, Stdio, spawn};
+
+mod loopdev;
+
+/// The smallest image that is made.
+pub const MIN_IMAGE_BYTES: u64 = 1 << 30;
+
+/// A pool that is ready for use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What it is made of.
+    pub kind: PoolKind,
+}
+
+/// What a pool is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolKind {
+    /// A directory of a btrfs file system.
+    BtrfsDirectory,
+    /// A btrfs file system in an image file.
+    BtrfsImage,
+    /// A plain directory: no cheap snapshots, no limits on disk use.
+    Plain {
+        /// Why not btrfs.
+        reason: String,
+    },
+}
+
+/// Space in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// The size of the file system.
+    pub total: u64,
+    /// What can still be written.
+    pub free: u64,
+}
+
+impl Pool {
+    /// Makes `dir/pool` ready: nothing to do where it is already, else mounted from
+    /// `dir/pool.img`, which is made (sparse, `image_bytes` long) where there is none. Simple
+    /// quotas are turned on. Falls back to a plain directory, unless an image exists that cannot
+    /// be mounted: sandboxes may be in it.
+    pub fn set_up(dir: &Path, image_bytes: u64) -> io::Result<Self> {
+        let path = dir.join("pool");
+        fs::create_dir_all(&path)?;
+        let image = dir.join("pool.img");
+        let kind = if btrfs::is_btrfs(&path)? {
+            if image.exists() {
+                PoolKind::BtrfsImage
+            } else {
+                PoolKind::BtrfsDirectory
+            }
+        } else if image.exists() {
+            mount_image(&image, &path)?;
+            PoolKind::BtrfsImage
+        } else if fs::read_dir(&path)?.next().is_some() {
+            PoolKind::Plain {
+                reason: "the pool is a plain directory with files in it".to_owned(),
+            }
+        } else {
+            match make_image(&image, image_bytes).and_then(|()| mount_image(&image, &path)) {
+                Ok(()) => PoolKind::BtrfsImage,
+                Err(error) => {
+                    let _ = fs::remove_file(&image);
+                    PoolKind::Plain {
+                        reason: error.to_string(),
+                    }
+                }
+            }
+        };
+        if !matches!(kind, PoolKind::Plain { .. }) {
+            btrfs::enable_quotas(&path)?;
+        }
+        Ok(Self { path, kind })
+    }
+
+    /// How much room there is.
+    pub fn space(&self) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space {
+            total: bytes(stat.f_blocks),
+            free: bytes(stat.f_bavail),
+        })
+    }
+
+    /// Unmounts an image. The loop device goes with it.
+    pub fn unmount(&self) -> io::Result<()> {
+        match self.kind {
+            PoolKind::BtrfsImage => Ok(rustix::mount::unmount(
+                &self.path,
+                rustix::mount::UnmountFlags::empty(),
+            )?),
+            PoolKind::BtrfsDirectory | PoolKind::Plain { .. } => Ok(()),
+        }
+    }
+}
+
+/// Makes a file system in a new image. The name appears once it is complete.
+fn make_image(image: &Path, bytes: u64) -> io::Result<()> {
+    if bytes < MIN_IMAGE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the pool image is too small",
+        ));
+    }
+    let mut scratch = image.as_os_str().to_owned();
+    scratch.push(".new");
+    let scratch = PathBuf::from(scratch);
+    fs::File::create(&scratch)?.set_len(bytes)?;
+    let made = make_filesystem(&scratch)
+        .and_then(|()| fs::File::open(&scratch)?.sync_all())
+        .and_then(|()| fs::rename(&scratch, image));
+    if made.is_err() {
+        let _ = fs::remove_file(&scratch);
+    }
+    made
+}
+
+fn make_filesystem(image: &Path) -> io::Result<()> {
+    let path = CString::new(image.as_os_str().as_bytes())?;
+    let (mut reader, writer) = io::pipe()?;
+    let null = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let child = spawn(SpawnSpec {
+        program: CString::from(c"mkfs.btrfs"),
+        argv: vec![
+            CString::from(c"mkfs.btrfs"),
+            CString::from(c"-q"),
+            CString::from(c"-f"),
+            path,
+        ],
+        env: vec![],
+        cwd: CString::from(c"/"),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        stdio: Stdio::Fds {
+            stdin: null.try_clone()?.into(),
+            stdout: null.into(),
+            stderr: writer.into(),
+        },
+        rlimits: vec![],
+        umask: 0o077,
+        capabilities: CapSet(u64::MAX),
+        oom_score_adj: None,
+    })
+    .map_err(|e| match e {
+        SpawnError::NotFound => io::Error::new(
+            io::ErrorKind::NotFound,
+            "mkfs.btrfs is not installed (btrfs-progs)",
+        ),
+        other => io::Error::other(other),
+    })?;
+    let mut said = String::new();
+    let _ = reader.by_ref().take(4096).read_to_string(&mut said);
+    let status = rustix::io::retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty()))?;
+    match status.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        _ => Err(io::Error::other(format!(
+            "mkfs.btrfs failed: {}",
+            said.trim()
+        ))),
+    }
+}
+
+fn mount_image(image: &Path, at: &Path) -> io::Result<()> {
+    use rustix::mount::{MountFlags, mount};
+    let device = loopdev::attach(image)?;
+    // The device detaches itself when it is unmounted, or closed here unmounted.
+    mount(device.path(), at, "btrfs", MountFlags::NOATIME, None)?;
+    Ok(())
+}
