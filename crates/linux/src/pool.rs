@@ -1,21 +1,17 @@
 //! Where sandboxes' files are: a btrfs file system if there can be one.
 
-use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::process::{WaitOptions, waitpid};
-
-use crate::btrfs;
-use crate::caps::CapSet;
-use crate::spawn::{SpawnError, SpawnSpec, Stdio, spawn};
+use crate::{btrfs, command};
 
 mod loopdev;
 
 /// The smallest image that is made.
 pub const MIN_IMAGE_BYTES: u64 = 1 << 30;
+const MKFS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A pool that is ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,50 +128,16 @@ fn make_image(image: &Path, bytes: u64) -> io::Result<()> {
 }
 
 fn make_filesystem(image: &Path) -> io::Result<()> {
-    let path = CString::new(image.as_os_str().as_bytes())?;
-    let (mut reader, writer) = io::pipe()?;
-    let null = fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
-    let child = spawn(SpawnSpec {
-        program: CString::from(c"mkfs.btrfs"),
-        argv: vec![
-            CString::from(c"mkfs.btrfs"),
-            CString::from(c"-q"),
-            CString::from(c"-f"),
-            path,
-        ],
-        env: vec![],
-        cwd: CString::from(c"/"),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
-        stdio: Stdio::Fds {
-            stdin: null.try_clone()?.into(),
-            stdout: null.into(),
-            stderr: writer.into(),
-        },
-        rlimits: vec![],
-        umask: 0o077,
-        capabilities: CapSet(u64::MAX),
-        oom_score_adj: None,
-    })
-    .map_err(|e| match e {
-        SpawnError::NotFound => io::Error::new(
-            io::ErrorKind::NotFound,
-            "mkfs.btrfs is not installed (btrfs-progs)",
-        ),
-        other => io::Error::other(other),
-    })?;
-    let mut said = String::new();
-    let _ = reader.by_ref().take(4096).read_to_string(&mut said);
-    let status = rustix::io::retry_on_intr(|| waitpid(Some(child.pid), WaitOptions::empty()))?;
-    match status.and_then(|(_, status)| status.exit_status()) {
+    let path = image
+        .to_str()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path that is not text"))?;
+    let ran = command::run(&["mkfs.btrfs", "-q", "-f", path], MKFS_TIMEOUT)
+        .map_err(|e| io::Error::new(e.kind(), format!("mkfs.btrfs (btrfs-progs): {e}")))?;
+    match ran.code {
         Some(0) => Ok(()),
         _ => Err(io::Error::other(format!(
             "mkfs.btrfs failed: {}",
-            said.trim()
+            ran.output.trim()
         ))),
     }
 }
