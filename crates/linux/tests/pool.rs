@@ -1,4 +1,5 @@
 //! A real pool in an image, as root.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::Write;

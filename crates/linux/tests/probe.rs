@@ -1,4 +1,5 @@
 //! The probes against this machine, as root.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use woodfrog_linux::probe::{Status, all};
 

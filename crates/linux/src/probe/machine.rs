@@ -211,7 +211,7 @@ pub(super) fn run_tmpfs() -> Probe {
         "mount a tmpfs on /run",
     );
     match rustix::fs::statfs("/run") {
-        Ok(stat) if stat.f_type as i64 == TMPFS_MAGIC => subject.found(Status::Ok, "tmpfs"),
+        Ok(stat) if stat.f_type == TMPFS_MAGIC => subject.found(Status::Ok, "tmpfs"),
         Ok(_) => subject.found(Status::Degraded, "not a tmpfs"),
         Err(error) => subject.found(Status::Missing, error.to_string()),
     }
