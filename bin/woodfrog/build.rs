@@ -12,20 +12,39 @@ fn main() {
     for dir in ["crates/guest", "crates/guest-proto", "crates/linux"] {
         println!("cargo:rerun-if-changed={}", root.join(dir).display());
     }
-    println!("cargo:rerun-if-changed={}", root.join("Cargo.lock").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        root.join("Cargo.lock").display()
+    );
     let target = std::env::var("TARGET").expect("cargo sets TARGET for build scripts");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target_dir = out.join("guest");
     let status = Command::new(std::env::var_os("CARGO").expect("cargo sets CARGO"))
-        .args(["build", "--package", "woodfrog-guest", "--bin", "woodfrog-guest"])
-        .args(["--profile", "guest", "--locked", "--target", &target, "--target-dir"])
+        .args([
+            "build",
+            "--package",
+            "woodfrog-guest",
+            "--bin",
+            "woodfrog-guest",
+        ])
+        .args([
+            "--profile",
+            "guest",
+            "--locked",
+            "--target",
+            &target,
+            "--target-dir",
+        ])
         .arg(&target_dir)
         .current_dir(&root)
         // The flags of the outer build would make a dynamic, instrumented or unoptimised guest.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C relocation-model=static",
+        )
         .status()
         .expect("cargo can be started for the guest");
     assert!(status.success(), "building the guest failed");

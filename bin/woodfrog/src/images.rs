@@ -22,14 +22,14 @@ pub(crate) struct LocalImages {
 
 impl LocalImages {
     pub(crate) fn new(layers: LayerStore, insecure_registries: Vec<String>) -> Self {
-        Self { layers, base: BaseBuilder::default(), insecure_registries }
+        Self {
+            layers,
+            base: BaseBuilder::default(),
+            insecure_registries,
+        }
     }
 
-    async fn fetch(
-        &self,
-        source: ImportSource,
-        progress: Progress,
-    ) -> Result<Image, ImportError> {
+    async fn fetch(&self, source: ImportSource, progress: Progress) -> Result<Image, ImportError> {
         match source {
             ImportSource::RootfsTar(path) => {
                 let file = File::open(path)?;
@@ -39,7 +39,11 @@ impl LocalImages {
                 let platform = Platform::default();
                 import_oci_layout(&self.layers, &path, platform, Limits::default(), progress).await
             }
-            ImportSource::Registry { reference, username, password } => {
+            ImportSource::Registry {
+                reference,
+                username,
+                password,
+            } => {
                 let auth = match (username, password) {
                     (Some(username), Some(password)) => RegistryAuth::Basic { username, password },
                     _ => RegistryAuth::Anonymous,
@@ -58,12 +62,16 @@ impl LocalImages {
 #[async_trait]
 impl Images for LocalImages {
     fn paths(&self, layers: &[String]) -> Result<Vec<PathBuf>, ImageError> {
-        self.layers.paths(&digests(layers)?).map_err(|e| failed("finding the layers", e))
+        self.layers
+            .paths(&digests(layers)?)
+            .map_err(|e| failed("finding the layers", e))
     }
 
     async fn base(&self, progress: ProgressSink) -> Result<BuiltImage, ImageError> {
         let image = self.base.ensure(&self.layers, sink(progress)).await;
-        image.map(|image| built(&image)).map_err(|e| failed("making the base template", e))
+        image
+            .map(|image| built(&image))
+            .map_err(|e| failed("making the base template", e))
     }
 
     async fn import(
@@ -84,7 +92,9 @@ impl Images for LocalImages {
 
     async fn commit(&self, upper: &Path) -> Result<String, ImageError> {
         let layer = self.layers.commit_dir(upper, None).await;
-        layer.map(|layer| layer.digest.as_str().to_owned()).map_err(|e| failed("keeping a layer", e))
+        layer
+            .map(|layer| layer.digest.as_str().to_owned())
+            .map_err(|e| failed("keeping a layer", e))
     }
 
     async fn copy(&self, request: CopyRequest) -> Result<String, ImageError> {
@@ -98,23 +108,37 @@ impl Images for LocalImages {
             workdir: request.workdir,
         };
         let layers = digests(&request.layers)?;
-        let layer = prepare_copy_layer(&self.layers, &layers, archive, spec, Limits::default()).await;
-        layer.map(|layer| layer.digest.as_str().to_owned()).map_err(|error| match error {
-            error @ (CopyError::Store(_) | CopyError::Io(_)) => failed("copying files", error),
-            error => ImageError::Rejected(chain(&error)),
-        })
+        let layer =
+            prepare_copy_layer(&self.layers, &layers, archive, spec, Limits::default()).await;
+        layer
+            .map(|layer| layer.digest.as_str().to_owned())
+            .map_err(|error| match error {
+                error @ (CopyError::Store(_) | CopyError::Io(_)) => failed("copying files", error),
+                error => ImageError::Rejected(chain(&error)),
+            })
     }
 }
 
 fn digests(layers: &[String]) -> Result<Vec<Digest>, ImageError> {
-    layers.iter().map(|layer| layer.parse().map_err(|e| failed("reading a digest", e))).collect()
+    layers
+        .iter()
+        .map(|layer| layer.parse().map_err(|e| failed("reading a digest", e)))
+        .collect()
 }
 
 fn built(image: &Image) -> BuiltImage {
     BuiltImage {
-        layers: image.layers.iter().map(|digest| digest.as_str().to_owned()).collect(),
+        layers: image
+            .layers
+            .iter()
+            .map(|digest| digest.as_str().to_owned())
+            .collect(),
         env: image.config.env.iter().cloned().collect(),
-        user: image.config.user.clone().unwrap_or_else(|| "root".to_owned()),
+        user: image
+            .config
+            .user
+            .clone()
+            .unwrap_or_else(|| "root".to_owned()),
         workdir: image.config.workdir.clone(),
         start_cmd: None,
         ready_cmd: None,
@@ -138,7 +162,9 @@ fn sink(lines: ProgressSink) -> Progress {
 /// An import that fails is most often the source's fault: its owner gets the whole story.
 fn rejected(error: ImportError) -> ImageError {
     match error {
-        error @ (ImportError::Store(_) | ImportError::Io(_)) => failed("importing the image", error),
+        error @ (ImportError::Store(_) | ImportError::Io(_)) => {
+            failed("importing the image", error)
+        }
         error => ImageError::Rejected(chain(&error)),
     }
 }
@@ -147,7 +173,10 @@ fn failed(
     what: &'static str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> ImageError {
-    ImageError::Failed { what, source: source.into() }
+    ImageError::Failed {
+        what,
+        source: source.into(),
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

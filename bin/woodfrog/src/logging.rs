@@ -7,7 +7,13 @@ use woodfrog_cli::Config;
 /// Starts logging as configured.
 pub(crate) fn start(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log).context("the setting `log`")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if config.log_json { builder.json().try_init() } else { builder.try_init() };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if config.log_json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
     started.map_err(|error| anyhow::anyhow!("start logging: {error}"))
 }

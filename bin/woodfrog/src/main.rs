@@ -20,7 +20,10 @@ use woodfrog_cli::{Cli, Command, Config};
 const EXIT_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == "__launcher") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == "__launcher")
+    {
         // A process of its own with one thread: nothing else may have run before.
         match woodfrog_linux::launcher::adopt_stdin() {
             Ok(socket) => woodfrog_linux::launcher::launcher_main(socket),
@@ -45,10 +48,14 @@ fn configuration(
     flags: BTreeMap<String, String>,
     file: Option<PathBuf>,
 ) -> Result<(Config, Resolved), ExitCode> {
-    let layers = Layers { flags, environment: std::env::vars().collect(), file };
-    let parsed = layers.resolve().and_then(|resolved| {
-        Config::from_resolved(&resolved).map(|config| (config, resolved))
-    });
+    let layers = Layers {
+        flags,
+        environment: std::env::vars().collect(),
+        file,
+    };
+    let parsed = layers
+        .resolve()
+        .and_then(|resolved| Config::from_resolved(&resolved).map(|config| (config, resolved)));
     parsed.map_err(|error| {
         woodfrog_cli::output::error(&error);
         ExitCode::from(EXIT_CONFIG)

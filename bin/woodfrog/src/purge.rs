@@ -13,21 +13,38 @@ pub(crate) fn run(data_dir: &Path, yes: bool) -> Result<()> {
         return Ok(());
     }
     if !yes {
-        bail!("this deletes {} with every sandbox in it; say --yes", data_dir.display());
+        bail!(
+            "this deletes {} with every sandbox in it; say --yes",
+            data_dir.display()
+        );
     }
     // Guards against deleting a folder that never was a data directory.
     if !data_dir.join("lock").exists() {
         bail!("{} is no data directory of a server", data_dir.display());
     }
     let lock = std::fs::File::open(data_dir.join("lock"))?;
-    lock.try_lock().map_err(|_| anyhow::anyhow!("the server is running; end it first"))?;
-    let text = data_dir.to_str().context("the data directory's path is not UTF-8")?;
+    lock.try_lock()
+        .map_err(|_| anyhow::anyhow!("the server is running; end it first"))?;
+    let text = data_dir
+        .to_str()
+        .context("the data directory's path is not UTF-8")?;
     let flags = BTreeMap::from([("data_dir".to_owned(), text.to_owned())]);
-    let config = Config::from_resolved(&Layers { flags, ..Layers::default() }.resolve()?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = Config::from_resolved(
+        &Layers {
+            flags,
+            ..Layers::default()
+        }
+        .resolve()?,
+    )?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let driver = crate::serve::native(&config).await?;
-        driver.purge().await.context("remove what the server had on the machine")
+        driver
+            .purge()
+            .await
+            .context("remove what the server had on the machine")
     })?;
     std::fs::remove_dir_all(data_dir).with_context(|| format!("remove {}", data_dir.display()))
 }

@@ -28,7 +28,9 @@ pub(crate) static GUEST: &[u8] = include_bytes!(env!("WOODFROG_GUEST_BINARY"));
 /// Runs the server until it is told to end.
 pub(crate) fn run(config: Config) -> Result<()> {
     crate::logging::start(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(serve(config));
     // Blocking work that hangs on a dead sandbox must not hold the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
@@ -50,10 +52,19 @@ async fn serve(config: Config) -> Result<()> {
     let local = tcp.local_addr()?;
     let tls = load_tls(&config)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let options = ServerOptions { domain: config.domain.clone() };
+    let options = ServerOptions {
+        domain: config.domain.clone(),
+    };
     let app = App::new(engine.clone(), options);
-    let faces = Faces::new(Arc::new(engine.clone()), control(&app), Arc::clone(&app.options));
-    let listener = Listener { tcp, tls: tls.map(|tls| tls.config) };
+    let faces = Faces::new(
+        Arc::new(engine.clone()),
+        control(&app),
+        Arc::clone(&app.options),
+    );
+    let listener = Listener {
+        tcp,
+        tls: tls.map(|tls| tls.config),
+    };
     let stop = CancellationToken::new();
     tokio::spawn(wait_for_signal(stop.clone())?);
     let url = endpoint(&config, scheme, local.port());
@@ -80,7 +91,10 @@ fn lock(data_dir: &Path) -> Result<std::fs::File> {
     let path = data_dir.join("lock");
     let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
     file.try_lock().map_err(|_| {
-        anyhow::anyhow!("another server is using {}; give it a data directory of its own", data_dir.display())
+        anyhow::anyhow!(
+            "another server is using {}; give it a data directory of its own",
+            data_dir.display()
+        )
     })?;
     Ok(file)
 }
@@ -95,14 +109,23 @@ pub(crate) async fn native(config: &Config) -> Result<NativeDriver> {
         cidr: config.network_cidr.clone(),
         allow_private: config.network_allow_private.clone(),
     };
-    NativeDriver::start(options).await.context("start the native driver (see `woodfrog doctor`)")
+    NativeDriver::start(options)
+        .await
+        .context("start the native driver (see `woodfrog doctor`)")
 }
 
 async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
-    let store = SqliteStore::open(&config.data_dir.join("woodfrog.db")).context("open the database")?;
-    let layers = LayerStore::open(config.data_dir.join("pool/layers")).await.context("open the layers")?;
+    let store =
+        SqliteStore::open(&config.data_dir.join("woodfrog.db")).context("open the database")?;
+    let layers = LayerStore::open(config.data_dir.join("pool/layers"))
+        .await
+        .context("open the layers")?;
     let mut options = Options::new(&config.data_dir);
-    options.keys = if config.dev { KeyPolicy::AcceptAny } else { KeyPolicy::Required };
+    options.keys = if config.dev {
+        KeyPolicy::AcceptAny
+    } else {
+        KeyPolicy::Required
+    };
     options.caps = Caps {
         server: u64::from(config.sandboxes_max),
         workspace: u64::from(config.sandboxes_per_workspace_max),
@@ -114,7 +137,10 @@ async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
         driver,
         images: Arc::new(LocalImages::new(layers, config.insecure_registries.clone())),
     };
-    Engine::start(ports, options).await.map_err(anyhow::Error::new).context("start the engine")
+    Engine::start(ports, options)
+        .await
+        .map_err(anyhow::Error::new)
+        .context("start the engine")
 }
 
 /// The admin key of a new server, and a loud word about development mode.
@@ -122,7 +148,9 @@ async fn welcome(config: &Config, engine: &Engine) -> Result<()> {
     if config.dev {
         tracing::warn!("DEVELOPMENT MODE: every API key is accepted, with all rights");
     }
-    let Some(created) = engine.bootstrap_admin_key().await? else { return Ok(()) };
+    let Some(created) = engine.bootstrap_admin_key().await? else {
+        return Ok(());
+    };
     let path = config.data_dir.join("admin.key");
     let mut file = std::fs::File::options()
         .write(true)
@@ -144,9 +172,10 @@ async fn welcome(config: &Config, engine: &Engine) -> Result<()> {
 fn load_tls(config: &Config) -> Result<Option<tls::Tls>> {
     let source = match (&config.tls, &config.domain) {
         (Tls::Off, _) => return Ok(None),
-        (Tls::Files { cert, key }, _) => {
-            TlsSource::Files { certificate: cert.clone(), key: key.clone() }
-        }
+        (Tls::Files { cert, key }, _) => TlsSource::Files {
+            certificate: cert.clone(),
+            key: key.clone(),
+        },
         (Tls::SelfSigned, domain) => TlsSource::SelfSigned {
             directory: config.data_dir.join("tls"),
             domain: domain.clone().context("tls_self_signed needs domain")?,

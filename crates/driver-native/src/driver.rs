@@ -1,7 +1,7 @@
 //! The driver itself.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 use woodfrog_linux::cgroup::Hierarchies;
-use woodfrog_linux::{btrfs, pool, process};
+use woodfrog_linux::pool::{Pool, PoolKind};
+use woodfrog_linux::{btrfs, process};
 use woodfrog_network::Network;
 use woodfrog_sandbox::{
     Adopted, Capabilities, Capability, Driver, DriverError, Egress, LaunchSpec, Launched, Result,
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) group: String,
     pub(crate) uid_base: u32,
     pub(crate) skeleton: PathBuf,
-    pub(crate) pool: pool::Kind,
+    pub(crate) pool: Pool,
     pub(crate) cgroups: Hierarchies,
     pub(crate) network: Network,
     pub(crate) launchers: Launchers,
@@ -63,17 +64,7 @@ impl NativeDriver {
     pub async fn start(options: NativeOptions) -> std::result::Result<Self, StartError> {
         let paths = Paths::new(&options.data_dir);
         start::directories(&[&options.data_dir, &paths.notes])?;
-        let set_up = {
-            let (paths, size) = (paths.clone(), options.pool_size);
-            move || pool::set_up(&paths.pool, &paths.pool_image, size)
-        };
-        let pool = tokio::task::spawn_blocking(set_up)
-            .await
-            .map_err(|e| StartError::Launcher(e.into()))?
-            .map_err(|e| StartError::Pool {
-                path: paths.pool.clone(),
-                source: e.into(),
-            })?;
+        let pool = start::pool(&options).await?;
         start::directories(&[&paths.sandboxes, &paths.skeletons])?;
         let skeleton = start::skeleton_layer(&paths, options.guest)?;
         let cgroups = Hierarchies::detect().map_err(StartError::Cgroups)?;
@@ -84,9 +75,9 @@ impl NativeDriver {
         let notes: Vec<Note> = notes.into_iter().filter(Note::is_alive).collect();
         let network = start::network(&options, &notes).await?;
         let running = start::running(notes);
-        let disk_limits = match &pool {
-            pool::Kind::Btrfs => Ok(()),
-            pool::Kind::Plain { why } => Err(why.clone()),
+        let disk_limits = match &pool.kind {
+            PoolKind::BtrfsDirectory | PoolKind::BtrfsImage => Ok(()),
+            PoolKind::Plain { reason } => Err(reason.clone()),
         };
         let shared = Shared {
             group: format!("woodfrog-{}", instance_id(&options.data_dir)),
@@ -128,11 +119,19 @@ impl NativeDriver {
             .await
             .map_err(|e| step("remove the network", e))?;
         let _ = shared.cgroups.group(&shared.group).remove();
-        pool::unmount(&shared.paths.pool).map_err(|e| step("unmount the pool", e))
+        shared
+            .pool
+            .unmount()
+            .map_err(|e| step("unmount the pool", e))
     }
 }
 
 impl Shared {
+    /// Whether sandboxes are subvolumes with quotas.
+    pub(crate) fn has_subvolumes(&self) -> bool {
+        !matches!(self.pool.kind, PoolKind::Plain { .. })
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Arc<Instance>>> {
         self.running
             .lock()
@@ -181,11 +180,8 @@ impl Shared {
         if !path.exists() {
             return Ok(());
         }
-        if self.pool == pool::Kind::Btrfs {
-            let parent = File::open(&self.paths.sandboxes)?;
-            if btrfs::subvolume_delete(&parent, id.as_str().as_ref()).is_ok() {
-                return Ok(());
-            }
+        if self.has_subvolumes() && btrfs::delete_subvolume(&path).is_ok() {
+            return Ok(());
         }
         fs::remove_dir_all(path)
     }

@@ -60,7 +60,10 @@ impl Instance {
 }
 
 /// A pidfd becomes readable when its process has ended.
-#[expect(deprecated, reason = "the replacement is unsafe; an owned descriptor keeps its promise")]
+#[expect(
+    deprecated,
+    reason = "the replacement is unsafe; an owned descriptor keeps its promise"
+)]
 fn watch_end(pidfd: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
     let pidfd = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?;
     let (sender, receiver) = watch::channel(false);

@@ -1,6 +1,6 @@
 //! Making a sandbox: files, limits and network first, then the launcher.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -14,7 +14,7 @@ use woodfrog_linux::launcher::{
 use woodfrog_linux::process::Identity;
 use woodfrog_linux::seccomp::SeccompPolicy;
 use woodfrog_linux::skeleton::GUEST_PATH;
-use woodfrog_linux::{btrfs, idmap, netns, pool};
+use woodfrog_linux::{btrfs, idmap, netns};
 use woodfrog_network::{DNS_ADDRESS, NetworkMode};
 use woodfrog_sandbox::{Capability, DriverError, LaunchSpec, Launched, Result};
 use woodfrog_types::SandboxId;
@@ -182,13 +182,11 @@ fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<(Group, OwnedFd)> {
 
 fn files(shared: &Shared, spec: &LaunchSpec) -> io::Result<()> {
     let dir = shared.paths.sandbox(&spec.id);
-    match &shared.pool {
-        pool::Kind::Btrfs => {
-            let parent = File::open(&shared.paths.sandboxes)?;
-            btrfs::subvolume_create(&parent, spec.id.as_str().as_ref())?;
-            btrfs::limit(File::open(&dir)?, spec.resources.disk_bytes)?;
-        }
-        pool::Kind::Plain { .. } => fs::create_dir(&dir)?,
+    if shared.has_subvolumes() {
+        btrfs::create_subvolume(&dir)?;
+        btrfs::limit(&dir, spec.resources.disk_bytes)?;
+    } else {
+        fs::create_dir(&dir)?;
     }
     seed(&dir, &spec.hostname, &DNS_ADDRESS.to_string())
 }

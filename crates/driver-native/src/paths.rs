@@ -8,10 +8,6 @@ use woodfrog_types::SandboxId;
 /// Folders below a data directory.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The pool: one file system for layers and sandboxes.
-    pub pool: PathBuf,
-    /// The image behind the pool where the data directory is on no btrfs.
-    pub pool_image: PathBuf,
     /// One folder (a subvolume) per sandbox.
     pub sandboxes: PathBuf,
     /// Skeleton layers, named by the guest's digest.
@@ -25,11 +21,9 @@ impl Paths {
     pub fn new(data_dir: &Path) -> Self {
         let pool = data_dir.join("pool");
         Self {
-            pool_image: data_dir.join("pool.img"),
             sandboxes: pool.join("sandboxes"),
             skeletons: pool.join("skeletons"),
             notes: data_dir.join("notes"),
-            pool,
         }
     }
 

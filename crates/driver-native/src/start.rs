@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use woodfrog_linux::pool::Pool;
 use woodfrog_linux::skeleton;
 use woodfrog_network::{Cidr, Live, Network, NetworkConfig, Subnet, choose_subnet, default_denied};
 use woodfrog_sandbox::{Capabilities, Capability, Egress};
@@ -31,6 +32,33 @@ pub struct NativeOptions {
     pub cidr: Option<String>,
     /// Private blocks that sandboxes may reach.
     pub allow_private: Vec<String>,
+}
+
+/// What is left to the rest of the disk when the image's size is not given.
+const POOL_SHARE_OF_FREE: u64 = 90;
+
+/// Makes the pool usable.
+pub(crate) async fn pool(options: &NativeOptions) -> Result<Pool, StartError> {
+    let dir = options.data_dir.clone();
+    let size = options.pool_size;
+    let set_up = move || {
+        let size = match size {
+            Some(size) => size,
+            None => {
+                let disk = rustix::fs::statvfs(&dir)?;
+                disk.f_bavail.saturating_mul(disk.f_frsize) / 100 * POOL_SHARE_OF_FREE
+            }
+        };
+        Pool::set_up(&dir, size)
+    };
+    let failed = |source| StartError::Pool {
+        path: options.data_dir.join("pool"),
+        source,
+    };
+    tokio::task::spawn_blocking(set_up)
+        .await
+        .map_err(|e| failed(e.into()))?
+        .map_err(|e| failed(e.into()))
 }
 
 /// The network, with the block it uses.

@@ -1,10 +1,8 @@
 //! What a sandbox uses.
 
-use std::fs::File;
 use std::time::Duration;
 
 use woodfrog_linux::btrfs;
-use woodfrog_linux::pool::Kind;
 use woodfrog_sandbox::{Result, Usage};
 use woodfrog_types::SandboxId;
 
@@ -17,11 +15,11 @@ pub(crate) fn usage(shared: &Shared, id: &SandboxId) -> Result<Usage> {
         .cgroup(id)
         .usage()
         .map_err(|e| step("read the cgroup", e))?;
-    let disk_bytes = match shared.pool {
-        Kind::Btrfs => File::open(shared.paths.sandbox(id))
-            .and_then(|dir| btrfs::usage(&dir))
-            .map_err(|e| step("read the quota", e))?,
-        Kind::Plain { .. } => None,
+    let disk_bytes = if shared.has_subvolumes() {
+        let used = btrfs::used(&shared.paths.sandbox(id)).map_err(|e| step("read the quota", e))?;
+        Some(used)
+    } else {
+        None
     };
     Ok(Usage {
         cpu: Duration::from_nanos(used.cpu_nanos),

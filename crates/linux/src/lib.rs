@@ -3,6 +3,7 @@
 pub mod btrfs;
 pub mod caps;
 pub mod cgroup;
+mod command;
 pub mod fdpass;
 pub mod idmap;
 pub mod launcher;
@@ -10,6 +11,7 @@ pub mod limits;
 pub mod netns;
 pub mod overlay;
 pub mod pool;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod selfctl;

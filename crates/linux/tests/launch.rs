@@ -1,10 +1,13 @@
 //! Sandboxes on the real kernel, as root.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use common::{Bench, eventually};
+use woodfrog_linux::launcher::{Call, DestroySpec, Event, MAX_MESSAGE, Network};
 use woodfrog_linux::process::Exit;
 
 #[test]
@@ -153,7 +156,6 @@ fn a_sandbox_outlives_its_launcher() {
     eventually("init is up", || bench.out("a") == "up\n");
     woodfrog_linux::process::kill(&bench.launcher_fd).unwrap();
     let ended = woodfrog_linux::process::wait_ended;
-    use std::os::fd::AsFd;
     assert!(ended(bench.launcher_fd.as_fd(), common::TIMEOUT).unwrap());
     let adopted = launched
         .identity
@@ -189,4 +191,52 @@ fn an_undumpable_init_cannot_be_traced_by_the_sandbox_root() {
     let (eperm, eacces) = (libc::EPERM, libc::EACCES);
     let expected = format!("0\n100\nattach {eperm}\nown child 0\nmem {eacces}\nroot {eacces}\n");
     assert_eq!(bench.out("a"), expected);
+}
+
+#[test]
+fn a_given_network_is_used_and_low_ports_are_open() {
+    let mut bench = Bench::new();
+    let (event, netns) = bench
+        .client
+        .call(Call::CreateNetns, &[], common::TIMEOUT)
+        .unwrap();
+    assert!(matches!(event, Event::Netns));
+    let mut spec = bench.spec(
+        "a",
+        "exec >/out 2>&1; readlink /proc/self/ns/net; \
+         perl -e 'socket(S, 2, 1, 0); $> = 1000; \
+            print bind(S, pack(\"S n C4 x8\", 2, 80, 127, 0, 0, 1)) ? \"bound\" : $!'",
+    );
+    spec.network = Network::Given;
+    let launch = Call::Launch(Box::new(spec.clone()));
+    let (event, _) = bench
+        .client
+        .call(launch, &[netns[0].as_fd()], common::TIMEOUT)
+        .unwrap();
+    assert!(matches!(event, Event::Launched(_)), "{event:?}");
+    bench.exit_of("a");
+    let inode = rustix::fs::fstat(&netns[0]).unwrap().st_ino;
+    assert_eq!(bench.out("a"), format!("net:[{inode}]\nbound"));
+    spec.id = "b".to_owned();
+    assert_eq!(bench.launch(spec).unwrap_err().detail, "none was sent");
+}
+
+#[test]
+fn nonsense_is_refused_and_survived() {
+    let mut bench = Bench::new();
+    let spec = bench.spec("a", "sleep 1000");
+    bench.launch(spec.clone()).unwrap();
+    assert_eq!(bench.launch(spec).unwrap_err().step, "request");
+    let call = Call::Destroy(DestroySpec {
+        id: "none".to_owned(),
+    });
+    let (event, _) = bench.client.call(call, &[], common::TIMEOUT).unwrap();
+    assert!(matches!(event, Event::Failed(_)));
+    bench.client.send_raw(b"{}").unwrap();
+    let report = bench.client.next_report(common::TIMEOUT).unwrap();
+    assert!(matches!(report, Event::Failed(_)), "{report:?}");
+    bench.client.send_raw(&vec![b' '; MAX_MESSAGE + 1]).unwrap();
+    let report = bench.client.next_report(common::TIMEOUT).unwrap();
+    assert!(matches!(report, Event::Failed(_)), "{report:?}");
+    assert_eq!(bench.destroy("a"), Exit::Signal(libc::SIGKILL));
 }

@@ -1,4 +1,5 @@
 //! cgroup limits, freezing and clean destruction, on the real kernel, as root.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Starting children, as root.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -199,4 +200,20 @@ fn descriptors_travel_and_long_messages_are_refused() {
     send_with_fds(&a, &[0; 65], &[]).unwrap();
     let error = recv_with_fds(&b, &mut buffer).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn how_a_process_ended_is_known_by_its_pidfd_after_it_is_reaped() {
+    use woodfrog_linux::process::{Exit, exit_of};
+    let ended = |script: &str| {
+        let (_, writer) = std::io::pipe().unwrap();
+        let child = spawn(spec(c"sh", &["sh", "-c", script], writer.into())).unwrap();
+        waitpid(Some(child.pid), WaitOptions::empty()).unwrap();
+        exit_of(child.pidfd.as_fd())
+    };
+    match ended("exit 9") {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return, // before 6.15
+        exit => assert_eq!(exit.unwrap(), Some(Exit::Code(9))),
+    }
+    assert_eq!(ended("kill -15 $$").unwrap(), Some(Exit::Signal(15)));
 }

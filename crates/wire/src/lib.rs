@@ -1,6 +1,6 @@
 //! Request and response shapes of every face, and their conversions to domain values.
 #![forbid(unsafe_code)]
 
-pub mod envd;
 pub mod e2b;
+pub mod envd;
 pub mod native;

@@ -9,9 +9,18 @@ use crate::cases::check;
 use crate::{Case, Context, binary, data_dir};
 
 pub(crate) const CASES: &[Case] = &[
-    ("crash::sandboxes_survive_kill_9_with_their_output", survive_kill),
-    ("crash::a_graceful_stop_leaves_sandboxes_running", graceful_stop),
-    ("crash::kills_during_creates_leave_no_orphans", kills_during_creates),
+    (
+        "crash::sandboxes_survive_kill_9_with_their_output",
+        survive_kill,
+    ),
+    (
+        "crash::a_graceful_stop_leaves_sandboxes_running",
+        graceful_stop,
+    ),
+    (
+        "crash::kills_during_creates_leave_no_orphans",
+        kills_during_creates,
+    ),
 ];
 
 fn own_server(name: &str) -> Result<Server> {
@@ -34,7 +43,13 @@ fn start_counter(server: &Server, id: &str) -> Result<()> {
 }
 
 fn count(server: &Server, id: &str) -> Option<u64> {
-    server.exec(id, "user", "tail -n 1 ~/count").ok()?.stdout.trim().parse().ok()
+    server
+        .exec(id, "user", "tail -n 1 ~/count")
+        .ok()?
+        .stdout
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn survive_kill(_: &Context) -> Result<()> {
@@ -49,7 +64,11 @@ fn survive_kill(_: &Context) -> Result<()> {
     wait_for("the counter to go on", Duration::from_secs(10), || {
         count(&server, &id).filter(|now| *now > before)
     })?;
-    let lines = server.exec(&id, "user", "seq $(tail -n1 ~/count) | diff -q - ~/count >/dev/null; wc -l < ~/count")?;
+    let lines = server.exec(
+        &id,
+        "user",
+        "seq $(tail -n1 ~/count) | diff -q - ~/count >/dev/null; wc -l < ~/count",
+    )?;
     check!(lines.code == 0, "{lines:?}");
     server.run(&["sandbox", "delete", &id])?;
     server.remove()

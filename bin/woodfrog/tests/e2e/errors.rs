@@ -9,7 +9,10 @@ use crate::{Case, Context};
 
 pub(crate) const CASES: &[Case] = &[
     ("errors::e2b_errors_have_code_and_message", e2b_errors),
-    ("errors::native_errors_are_problems_with_a_code", native_errors),
+    (
+        "errors::native_errors_are_problems_with_a_code",
+        native_errors,
+    ),
     ("errors::keys_are_needed_and_revocable", keys),
     ("errors::another_workspace_sees_nothing", tenancy),
 ];
@@ -24,7 +27,10 @@ fn curl(context: &Context, args: &[&str], path: &str) -> Result<(u16, Value)> {
         .output()?;
     let text = String::from_utf8(output.stdout)?;
     let (body, status) = text.rsplit_once('\n').unwrap_or((&text, "0"));
-    Ok((status.parse()?, serde_json::from_str(body).unwrap_or(Value::Null)))
+    Ok((
+        status.parse()?,
+        serde_json::from_str(body).unwrap_or(Value::Null),
+    ))
 }
 
 fn admin_key(context: &Context) -> Result<String> {
@@ -42,11 +48,38 @@ fn e2b_errors(context: &Context) -> Result<()> {
     let cases: &[(&[&str], &str, &[u16])] = &[
         (&["-H", &key], "/sandboxes/nosuch", &[404]),
         (&["-H", &key, "-X", "DELETE"], "/sandboxes/nosuch", &[404]),
-        (&["-H", &key, "-H", json, "-d", "{"], "/v2/sandboxes", &[400]),
-        (&["-H", &key, "-H", json, "-d", "{}"], "/v2/sandboxes", &[400]),
-        (&["-H", &key, "-H", json, "-d", "{\"templateID\":\"base\",\"timeout\":-1}"], "/v2/sandboxes", &[400]),
-        (&["-H", &key, "-H", json, "-d", "{\"templateID\":\"nope\"}"], "/v2/sandboxes", &[404]),
-        (&["-H", &key, "-H", json, "-d", &at_big], "/v2/sandboxes", &[413, 400]),
+        (
+            &["-H", &key, "-H", json, "-d", "{"],
+            "/v2/sandboxes",
+            &[400],
+        ),
+        (
+            &["-H", &key, "-H", json, "-d", "{}"],
+            "/v2/sandboxes",
+            &[400],
+        ),
+        (
+            &[
+                "-H",
+                &key,
+                "-H",
+                json,
+                "-d",
+                "{\"templateID\":\"base\",\"timeout\":-1}",
+            ],
+            "/v2/sandboxes",
+            &[400],
+        ),
+        (
+            &["-H", &key, "-H", json, "-d", "{\"templateID\":\"nope\"}"],
+            "/v2/sandboxes",
+            &[404],
+        ),
+        (
+            &["-H", &key, "-H", json, "-d", &at_big],
+            "/v2/sandboxes",
+            &[413, 400],
+        ),
         (&["-H", &key], "/v2/sandboxes?limit=0", &[400]),
         (&["-H", &key], "/v2/sandboxes?nextToken=rubbish", &[400]),
         (&["-H", &key], "/no/such/route", &[404]),
@@ -57,10 +90,18 @@ fn e2b_errors(context: &Context) -> Result<()> {
         let (status, body) = curl(context, args, path)?;
         check!(wanted.contains(&status), "{path}: {status} {body}");
         check!(body["code"] == status, "{path}: {status} {body}");
-        check!(body["message"].as_str().is_some_and(|text| !text.is_empty()), "{path}: {body}");
+        check!(
+            body["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{path}: {body}"
+        );
     }
     let listed = context.server.json(&["sandbox", "list"])?;
-    check!(listed.as_array().is_some_and(Vec::is_empty), "something was made: {listed}");
+    check!(
+        listed.as_array().is_some_and(Vec::is_empty),
+        "something was made: {listed}"
+    );
     Ok(())
 }
 
@@ -68,9 +109,24 @@ fn native_errors(context: &Context) -> Result<()> {
     let key = format!("Authorization: Bearer {}", admin_key(context)?);
     let json = "Content-Type: application/json";
     let cases: &[(&[&str], &str, u16, &str)] = &[
-        (&["-H", &key], "/api/v1/sandboxes/nosuch", 404, "sandbox_not_found"),
-        (&["-H", &key, "-H", json, "-d", "{\"template\":\"nope\"}"], "/api/v1/sandboxes", 404, "template_not_found"),
-        (&["-H", &key, "-H", json, "-d", "["], "/api/v1/sandboxes", 400, "invalid_argument"),
+        (
+            &["-H", &key],
+            "/api/v1/sandboxes/nosuch",
+            404,
+            "sandbox_not_found",
+        ),
+        (
+            &["-H", &key, "-H", json, "-d", "{\"template\":\"nope\"}"],
+            "/api/v1/sandboxes",
+            404,
+            "template_not_found",
+        ),
+        (
+            &["-H", &key, "-H", json, "-d", "["],
+            "/api/v1/sandboxes",
+            400,
+            "invalid_argument",
+        ),
         (&["-H", &key], "/api/v1/nothing", 404, "not_found"),
         (&[], "/api/v1/sandboxes", 401, "unauthenticated"),
     ];
@@ -78,7 +134,10 @@ fn native_errors(context: &Context) -> Result<()> {
         let (status, body) = curl(context, args, path)?;
         check!(status == *wanted, "{path}: {status} {body}");
         check!(body["code"] == *code, "{path}: {body}");
-        check!(body["status"] == *wanted && body["title"].is_string(), "{path}: {body}");
+        check!(
+            body["status"] == *wanted && body["title"].is_string(),
+            "{path}: {body}"
+        );
     }
     Ok(())
 }
@@ -90,14 +149,29 @@ fn keys(context: &Context) -> Result<()> {
     let id = made["id"].as_str().unwrap_or_default().to_owned();
     check!(secret.starts_with("wf_"), "{made}");
     let listed = server.json(&["key", "list"])?;
-    check!(!listed.to_string().contains(&secret[3..]), "the list shows a secret");
+    check!(
+        !listed.to_string().contains(&secret[3..]),
+        "the list shows a secret"
+    );
     let as_e2b = format!("X-API-Key: e2b_{}", &secret[3..]);
-    check!(curl(context, &["-H", &as_e2b], "/v2/sandboxes")?.0 == 200, "e2b form of the key");
+    check!(
+        curl(context, &["-H", &as_e2b], "/v2/sandboxes")?.0 == 200,
+        "e2b form of the key"
+    );
     let bearer = format!("Authorization: Bearer {secret}");
-    check!(curl(context, &["-H", &bearer], "/api/v1/keys")?.0 == 403, "not an admin key");
+    check!(
+        curl(context, &["-H", &bearer], "/api/v1/keys")?.0 == 403,
+        "not an admin key"
+    );
     server.run(&["key", "revoke", &id])?;
-    check!(curl(context, &["-H", &as_e2b], "/v2/sandboxes")?.0 == 401, "revoked key");
-    check!(!server.log().contains(&secret[3..]), "the log shows a secret");
+    check!(
+        curl(context, &["-H", &as_e2b], "/v2/sandboxes")?.0 == 401,
+        "revoked key"
+    );
+    check!(
+        !server.log().contains(&secret[3..]),
+        "the log shows a secret"
+    );
     Ok(())
 }
 
@@ -110,16 +184,25 @@ fn tenancy(context: &Context) -> Result<()> {
     for (args, path) in [
         (vec!["-H", &key], format!("/sandboxes/{id}")),
         (vec!["-H", &key, "-X", "DELETE"], format!("/sandboxes/{id}")),
-        (vec!["-H", &key, "-X", "POST"], format!("/v2/sandboxes/{id}/connect")),
+        (
+            vec!["-H", &key, "-X", "POST"],
+            format!("/v2/sandboxes/{id}/connect"),
+        ),
         (vec!["-H", &key], format!("/api/v1/sandboxes/{id}")),
-        (vec!["-H", &key, "-X", "DELETE"], format!("/api/v1/sandboxes/{id}")),
+        (
+            vec!["-H", &key, "-X", "DELETE"],
+            format!("/api/v1/sandboxes/{id}"),
+        ),
     ] {
         let (status, body) = curl(context, &args, &path)?;
         check!(status == 404, "{path}: {status} {body}");
     }
     let (_, body) = curl(context, &["-H", &key], "/v2/sandboxes")?;
     check!(body.as_array().is_some_and(Vec::is_empty), "{body}");
-    check!(server.exec(&id, "user", "echo here")?.stdout == "here\n", "it is gone");
+    check!(
+        server.exec(&id, "user", "echo here")?.stdout == "here\n",
+        "it is gone"
+    );
     server.run(&["sandbox", "delete", &id])?;
     server.run(&["key", "revoke", made["id"].as_str().unwrap_or_default()])?;
     Ok(())

@@ -11,9 +11,15 @@ use crate::{Case, Context};
 pub(crate) const CASES: &[Case] = &[
     ("hostile::forbidden_calls_are_refused", forbidden_calls),
     ("hostile::pid_one_survives_its_root", pid_one_survives),
-    ("hostile::the_host_and_metadata_are_out_of_reach", the_host_is_out_of_reach),
+    (
+        "hostile::the_host_and_metadata_are_out_of_reach",
+        the_host_is_out_of_reach,
+    ),
     ("hostile::symlinks_stay_inside", symlinks_stay_inside),
-    ("hostile::a_guest_that_is_confused_harms_only_itself", confused_guest),
+    (
+        "hostile::a_guest_that_is_confused_harms_only_itself",
+        confused_guest,
+    ),
 ];
 
 /// Commands that must fail, with what they try.
@@ -23,20 +29,44 @@ const REFUSED: &[(&str, &str)] = &[
     ("unmount /proc", "umount -l /proc"),
     ("remount / elsewhere", "mount --bind / /mnt"),
     ("pivot the root", "pivot_root / /"),
-    ("load a module", "python3 -c 'import ctypes,os,sys; l=ctypes.CDLL(None,use_errno=True); sys.exit(0 if l.syscall(313, 0, b\"\", 0)==0 or ctypes.get_errno()!=1 else 1)'"),
+    (
+        "load a module",
+        "python3 -c 'import ctypes,os,sys; l=ctypes.CDLL(None,use_errno=True); sys.exit(0 if l.syscall(313, 0, b\"\", 0)==0 or ctypes.get_errno()!=1 else 1)'",
+    ),
     ("make a user namespace", "unshare -U true"),
     ("make a mount namespace", "unshare -m true"),
     ("enter the host's namespaces", "nsenter -t 1 -n true"),
     ("set the clock", "date -s 2001-01-01"),
     ("set a kernel setting", "echo 1 > /proc/sys/kernel/panic"),
-    ("trace PID 1", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None,use_errno=True); sys.exit(0 if l.ptrace(16,1,0,0)==0 else 1)'"),
+    (
+        "trace PID 1",
+        "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None,use_errno=True); sys.exit(0 if l.ptrace(16,1,0,0)==0 else 1)'",
+    ),
     ("read the memory of PID 1", "head -c1 /proc/1/mem"),
-    ("use io_uring", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None,use_errno=True); r=ctypes.create_string_buffer(256); sys.exit(0 if l.syscall(425,4,r)>=0 else 1)'"),
-    ("use userfaultfd", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(323,0)>=0 else 1)'"),
-    ("use Landlock", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(444,0,0,1)>=0 else 1)'"),
-    ("load a BPF program", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(321,5,0,0)>=0 else 1)'"),
-    ("open a vsock", "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'"),
-    ("reboot", "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.reboot(0x1234567)==0 else 1)'"),
+    (
+        "use io_uring",
+        "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None,use_errno=True); r=ctypes.create_string_buffer(256); sys.exit(0 if l.syscall(425,4,r)>=0 else 1)'",
+    ),
+    (
+        "use userfaultfd",
+        "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(323,0)>=0 else 1)'",
+    ),
+    (
+        "use Landlock",
+        "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(444,0,0,1)>=0 else 1)'",
+    ),
+    (
+        "load a BPF program",
+        "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(321,5,0,0)>=0 else 1)'",
+    ),
+    (
+        "open a vsock",
+        "python3 -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'",
+    ),
+    (
+        "reboot",
+        "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.reboot(0x1234567)==0 else 1)'",
+    ),
 ];
 
 fn forbidden_calls(context: &Context) -> Result<()> {
@@ -75,12 +105,27 @@ fn pid_one_survives(context: &Context) -> Result<()> {
 fn the_host_is_out_of_reach(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    let port = server.url().rsplit(':').next().unwrap_or_default().to_owned();
+    let port = server
+        .url()
+        .rsplit(':')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let gateway = server.exec(&id, "user", "ip -4 route show default | awk '{print $3}'")?;
     let gateway = gateway.stdout.trim().to_owned();
-    let targets = ["127.0.0.1", "169.254.169.254", "192.168.0.1", "172.16.0.1", gateway.as_str()];
+    let targets = [
+        "127.0.0.1",
+        "169.254.169.254",
+        "192.168.0.1",
+        "172.16.0.1",
+        gateway.as_str(),
+    ];
     for target in targets.into_iter().filter(|target| !target.is_empty()) {
-        let seen = server.exec(&id, "root", &format!("curl -sS -m 3 http://{target}:{port}/healthz"))?;
+        let seen = server.exec(
+            &id,
+            "root",
+            &format!("curl -sS -m 3 http://{target}:{port}/healthz"),
+        )?;
         check!(seen.code != 0, "{target}: {seen:?}");
     }
     server.run(&["sandbox", "delete", &id])?;
@@ -106,13 +151,21 @@ fn symlinks_stay_inside(context: &Context) -> Result<()> {
         format!("/proc/1/root{host}"),
     ] {
         let copied = server.run(&["sandbox", "cp", &format!("{id}:{path}"), "-"]);
-        check!(!copied.as_ref().is_ok_and(|text| text.contains("of the host")), "{path}: {copied:?}");
+        check!(
+            !copied
+                .as_ref()
+                .is_ok_and(|text| text.contains("of the host")),
+            "{path}: {copied:?}"
+        );
     }
     let into = format!("{id}:/home/user/link");
     let source = server.data_dir().join("upload");
     std::fs::write(&source, "from inside")?;
     let _ = server.run(&["sandbox", "cp", &source.display().to_string(), &into]);
-    check!(std::fs::read_to_string(&secret)? == "of the host", "the host's file was changed");
+    check!(
+        std::fs::read_to_string(&secret)? == "of the host",
+        "the host's file was changed"
+    );
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
 }
@@ -135,9 +188,16 @@ while True:
     let other = server.exec(&good, "user", "echo fine")?;
     check!(other.stdout == "fine\n", "{other:?}");
     server.run(&["sandbox", "delete", &bad])?;
-    wait_for("the bad sandbox to be gone", Duration::from_secs(10), || {
-        server.run(&["sandbox", "show", &bad]).is_err().then_some(())
-    })?;
+    wait_for(
+        "the bad sandbox to be gone",
+        Duration::from_secs(10),
+        || {
+            server
+                .run(&["sandbox", "show", &bad])
+                .is_err()
+                .then_some(())
+        },
+    )?;
     server.run(&["sandbox", "delete", &good])?;
     Ok(())
 }

@@ -7,22 +7,38 @@ use crate::{Case, Context};
 
 pub(crate) const CASES: &[Case] = &[
     ("isolation::a_machine_of_its_own", a_machine_of_its_own),
-    ("isolation::root_inside_is_nobody_outside", root_inside_is_nobody_outside),
+    (
+        "isolation::root_inside_is_nobody_outside",
+        root_inside_is_nobody_outside,
+    ),
     ("isolation::sudo_works_without_a_password", sudo_works),
-    ("isolation::sandboxes_do_not_see_each_other", sandboxes_do_not_see_each_other),
+    (
+        "isolation::sandboxes_do_not_see_each_other",
+        sandboxes_do_not_see_each_other,
+    ),
     ("isolation::private_kernel_views", private_kernel_views),
 ];
 
 fn a_machine_of_its_own(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    let seen = server.exec(&id, "user", "hostname; whoami; pwd; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'")?;
+    let seen = server.exec(
+        &id,
+        "user",
+        "hostname; whoami; pwd; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'",
+    )?;
     let lines: Vec<&str> = seen.stdout.lines().collect();
     check!(lines.first() == Some(&id.as_str()), "{seen:?}");
     check!(lines.get(1) == Some(&"user"), "{seen:?}");
     check!(lines.get(2) == Some(&"/home/user"), "{seen:?}");
     check!(lines.get(3) == Some(&"guest"), "{seen:?}");
-    check!(lines.get(4).and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n < 12), "{seen:?}");
+    check!(
+        lines
+            .get(4)
+            .and_then(|n| n.parse::<u32>().ok())
+            .is_some_and(|n| n < 12),
+        "{seen:?}"
+    );
     for tool in ["bash", "python", "python3", "git", "curl", "sudo"] {
         let found = server.exec(&id, "user", &format!("command -v {tool}"))?;
         check!(found.code == 0, "{tool}: {found:?}");
@@ -35,14 +51,22 @@ fn root_inside_is_nobody_outside(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
     let marker = format!("sleep 61.{}", std::process::id());
-    let start = server.exec(&id, "root", &format!("setsid -f {marker} >/dev/null 2>&1 </dev/null; id -u"))?;
+    let start = server.exec(
+        &id,
+        "root",
+        &format!("setsid -f {marker} >/dev/null 2>&1 </dev/null; id -u"),
+    )?;
     check!(start.stdout == "0\n", "{start:?}");
     let mut uids = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         if line.replace('\0', " ").trim() == marker {
             let status = std::fs::read_to_string(entry.path().join("status"))?;
-            uids.extend(status.lines().find_map(|l| l.strip_prefix("Uid:\t").map(str::to_owned)));
+            uids.extend(
+                status
+                    .lines()
+                    .find_map(|l| l.strip_prefix("Uid:\t").map(str::to_owned)),
+            );
         }
     }
     check!(uids.len() == 1, "{uids:?}");
@@ -54,7 +78,11 @@ fn root_inside_is_nobody_outside(context: &Context) -> Result<()> {
 fn sudo_works(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    let seen = server.exec(&id, "user", "sudo -n id -u && sudo -n sh -c 'echo x > /etc/by-root' && cat /etc/by-root")?;
+    let seen = server.exec(
+        &id,
+        "user",
+        "sudo -n id -u && sudo -n sh -c 'echo x > /etc/by-root' && cat /etc/by-root",
+    )?;
     check!(seen.stdout == "0\nx\n", "{seen:?}");
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
@@ -63,13 +91,34 @@ fn sudo_works(context: &Context) -> Result<()> {
 fn sandboxes_do_not_see_each_other(context: &Context) -> Result<()> {
     let server = &context.server;
     let (first, second) = (server.create(&["base"])?, server.create(&["base"])?);
-    server.exec(&first, "user", "echo secret > ~/mine; setsid -f sleep 62 >/dev/null 2>&1 </dev/null")?;
-    let seen = server.exec(&second, "root", "ls /home/user/mine; pgrep -fx 'sleep 62'; ipcs -m | wc -l")?;
+    server.exec(
+        &first,
+        "user",
+        "echo secret > ~/mine; setsid -f sleep 62 >/dev/null 2>&1 </dev/null",
+    )?;
+    let seen = server.exec(
+        &second,
+        "root",
+        "ls /home/user/mine; pgrep -fx 'sleep 62'; ipcs -m | wc -l",
+    )?;
     check!(!seen.stdout.contains("/home/user/mine"), "{seen:?}");
     let address = server.exec(&first, "user", "hostname -I || true")?;
-    let address = address.stdout.split_whitespace().next().unwrap_or("127.0.0.2").to_owned();
-    server.exec(&first, "user", "setsid -f python3 -m http.server 8000 >/dev/null 2>&1 </dev/null")?;
-    let reach = server.exec(&second, "user", &format!("curl -sS -m 3 http://{address}:8000/"))?;
+    let address = address
+        .stdout
+        .split_whitespace()
+        .next()
+        .unwrap_or("127.0.0.2")
+        .to_owned();
+    server.exec(
+        &first,
+        "user",
+        "setsid -f python3 -m http.server 8000 >/dev/null 2>&1 </dev/null",
+    )?;
+    let reach = server.exec(
+        &second,
+        "user",
+        &format!("curl -sS -m 3 http://{address}:8000/"),
+    )?;
     check!(reach.code != 0, "{reach:?}");
     server.run(&["sandbox", "delete", &first, &second])?;
     Ok(())
@@ -84,8 +133,14 @@ fn private_kernel_views(context: &Context) -> Result<()> {
         "touch /sys/kernel/x 2>&1; echo 1 > /proc/sysrq-trigger; head -c1 /proc/kcore | wc -c; \
          ls -A /proc/keys /proc/timer_list 2>/dev/null | head; cat /proc/sys/kernel/hostname; ls /dev",
     )?;
-    check!(!seen.stdout.contains("sda") && !seen.stdout.contains("vda"), "{seen:?}");
-    check!(seen.stdout.lines().any(|line| line == "0"), "kcore was readable: {seen:?}");
+    check!(
+        !seen.stdout.contains("sda") && !seen.stdout.contains("vda"),
+        "{seen:?}"
+    );
+    check!(
+        seen.stdout.lines().any(|line| line == "0"),
+        "kcore was readable: {seen:?}"
+    );
     check!(seen.stdout.contains("null"), "{seen:?}");
     server.run(&["sandbox", "delete", &id])?;
     Ok(())

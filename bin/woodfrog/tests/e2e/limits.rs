@@ -32,8 +32,14 @@ except OSError as error:
     let seen = server.exec(&bad, "user", script)?;
     let mut words = seen.stdout.split_whitespace();
     let made: u32 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-    check!(made > 100 && made < 5000 && words.next() == Some("11"), "{seen:?}");
-    check!(server.exec(&good, "user", "echo fine")?.stdout == "fine\n", "the other is affected");
+    check!(
+        made > 100 && made < 5000 && words.next() == Some("11"),
+        "{seen:?}"
+    );
+    check!(
+        server.exec(&good, "user", "echo fine")?.stdout == "fine\n",
+        "the other is affected"
+    );
     server.run(&["sandbox", "delete", &bad, &good])?;
     Ok(())
 }
@@ -41,10 +47,20 @@ except OSError as error:
 fn memory_bomb(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    let seen = server.exec(&id, "user", "python3 -c 'x = bytearray(3 << 30)'; echo code $?")?;
-    check!(seen.stdout.contains("code 137") || seen.stdout.contains("code 1\n"), "{seen:?}");
+    let seen = server.exec(
+        &id,
+        "user",
+        "python3 -c 'x = bytearray(3 << 30)'; echo code $?",
+    )?;
+    check!(
+        seen.stdout.contains("code 137") || seen.stdout.contains("code 1\n"),
+        "{seen:?}"
+    );
     let alive = wait_for("the sandbox to answer", Duration::from_secs(10), || {
-        server.exec(&id, "user", "echo alive").ok().filter(|seen| seen.stdout == "alive\n")
+        server
+            .exec(&id, "user", "echo alive")
+            .ok()
+            .filter(|seen| seen.stdout == "alive\n")
     });
     check!(alive.is_ok(), "{alive:?}");
     server.run(&["sandbox", "delete", &id])?;
@@ -55,9 +71,17 @@ fn disk_filler(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base", "--disk", "64MiB"])?;
     let seen = server.exec(&id, "user", "head -c 200000000 /dev/zero > ~/fill; stat -c %s ~/fill; rm ~/fill; sync ~; echo ok > ~/again; cat ~/again")?;
-    let size: u64 = seen.stdout.lines().next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    let size: u64 = seen
+        .stdout
+        .lines()
+        .next()
+        .and_then(|line| line.parse().ok())
+        .unwrap_or(0);
     check!(size > 10_000_000 && size < 80_000_000, "{seen:?}");
-    check!(seen.stderr.contains("quota") || seen.stderr.contains("space"), "{seen:?}");
+    check!(
+        seen.stderr.contains("quota") || seen.stderr.contains("space"),
+        "{seen:?}"
+    );
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
 }

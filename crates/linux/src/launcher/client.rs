@@ -113,6 +113,11 @@ impl Client {
         }
     }
 
+    /// Sends bytes as they are, for clients that build their own requests.
+    pub fn send_raw(&self, bytes: &[u8]) -> io::Result<()> {
+        send_with_fds(&self.socket, bytes, &[]).map(drop)
+    }
+
     /// The next thing the launcher reports by itself.
     pub fn next_report(&mut self, timeout: Duration) -> io::Result<Event> {
         let deadline = Instant::now() + timeout;

@@ -52,8 +52,7 @@ impl Clock {
     /// Each step lasts until the next one begins, in whichever process.
     fn timing(mut self, report: &Report) -> Timing {
         let end = now();
-        self.marks
-            .extend(report.began().map(|(name, at)| (name, at)));
+        self.marks.extend(report.began());
         self.marks.sort_by_key(|(_, at)| *at);
         let ends = self.marks.iter().skip(1).map(|(_, at)| *at).chain([end]);
         let spans = self.marks.iter().zip(ends);

@@ -1,8 +1,9 @@
 //! The launcher's loop.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -67,11 +68,14 @@ pub(super) fn run(socket: BorrowedFd<'_>) -> io::Result<()> {
         if on_socket.contains(PollFlags::OUT) {
             launcher.flush()?;
         } else if on_socket.contains(PollFlags::IN) {
-            let received = recv_with_fds(socket, &mut buffer)?;
-            if received.len == 0 {
-                return Ok(());
+            match recv_with_fds(socket, &mut buffer) {
+                Ok(received) if received.len == 0 => return Ok(()),
+                Ok(received) => launcher.serve(&buffer[..received.len], received.fds)?,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    launcher.refuse(error.to_string())?;
+                }
+                Err(error) => return Err(error),
             }
-            launcher.serve(&buffer[..received.len], received.fds)?;
         } else if !on_socket.is_empty() {
             return Ok(());
         }
@@ -98,19 +102,16 @@ fn child_signal() -> io::Result<OwnedFd> {
 }
 
 impl Launcher<'_> {
+    /// Answers a message that is no request.
+    fn refuse(&mut self, detail: String) -> io::Result<()> {
+        let event = Event::Failed(Failure::refused("request", detail));
+        self.send(Reply { seq: None, event }, None)
+    }
+
     fn serve(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
         let Request { seq, call } = match serde_json::from_slice(bytes) {
             Ok(request) => request,
-            Err(error) => {
-                let failure = Failure::refused("request", error.to_string());
-                return self.send(
-                    Reply {
-                        seq: None,
-                        event: Event::Failed(failure),
-                    },
-                    None,
-                );
-            }
+            Err(error) => return self.refuse(error.to_string()),
         };
         let done = match call {
             Call::Launch(spec) => self.launch(*spec, fds.into_iter().next()).map(Some),
@@ -158,13 +159,16 @@ impl Launcher<'_> {
             ));
         }
         self.prepare_mapping(spec.uid_base)?;
-        if !self.filters.contains_key(&spec.seccomp) {
-            let filter = Filter::new(spec.seccomp).map_err(|e| Failure::io("seccomp", None, &e))?;
-            self.filters.insert(spec.seccomp, filter);
-        }
+        let filter = match self.filters.entry(spec.seccomp) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let filter = Filter::new(spec.seccomp);
+                entry.insert(filter.map_err(|e| Failure::io("seccomp", None, &e))?)
+            }
+        };
         let tools = Tools {
             home_netns: self.home_netns.as_fd(),
-            filter: &self.filters[&spec.seccomp],
+            filter,
             mapping: self.mappings[&spec.uid_base].as_fd(),
         };
         let made = launch(&spec, netns, &tools)?;
@@ -283,6 +287,5 @@ fn send_now(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     if rustix::io::retry_on_intr(|| poll(&mut ready, Some(&now)))? == 0 {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    debug_assert!(socket.as_raw_fd() >= 0);
     send_with_fds(socket, bytes, fds).map(drop)
 }
