@@ -27,15 +27,22 @@ pub enum Request {
     Start(StartRequest),
     /// As start, for a process that exists.
     Attach { process: ProcessRef, from: From },
-    /// End [`crate::ProcessList`].
+    /// Events [`crate::ProcessList`], End [`crate::Empty`].
     List {},
     /// End [`crate::Empty`].
-    Signal { process: ProcessRef, signal: i32, target: SignalTarget },
+    Signal {
+        process: ProcessRef,
+        signal: i32,
+        target: SignalTarget,
+    },
     /// Data follows with offsets from 0, then End; answered by End [`crate::StdinPosition`].
     ///
     /// `offset` is the position in the whole input at which the data belongs: bytes the process
     /// already has are skipped. Unset: at the present position.
-    Stdin { process: ProcessRef, offset: Option<u64> },
+    Stdin {
+        process: ProcessRef,
+        offset: Option<u64>,
+    },
     /// End [`crate::Empty`]; also when it was closed already.
     CloseStdin { process: ProcessRef },
     /// End [`crate::Empty`].

@@ -13,6 +13,8 @@ use woodfrog_guest_proto::{Channel, Decoder, Frame, FrameKind, data_prefix, enco
 
 /// A peer that sends half a frame and stops is dropped after this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a connection with unread bytes is looked at for its end.
+const HANGUP_POLL: Duration = Duration::from_millis(200);
 /// Bytes asked of the socket at once.
 const READ_STEP: usize = 64 << 10;
 
@@ -23,7 +25,10 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream, decoder: Decoder::new() }
+        Self {
+            stream,
+            decoder: Decoder::new(),
+        }
     }
 
     /// The next frame; `None` when the peer closed between frames. May wait forever for a frame
@@ -67,6 +72,16 @@ impl Conn {
         }
     }
 
+    /// Completes when the peer is gone, leaving what it sent before that to be read.
+    pub(crate) async fn hangup_unread(&self) {
+        loop {
+            match self.stream.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(HANGUP_POLL).await,
+                _ => return,
+            }
+        }
+    }
+
     /// Sends one control frame.
     pub(crate) async fn send<T: Serialize>(&self, kind: FrameKind, value: &T) -> io::Result<()> {
         let frame = encode_json(kind, value).map_err(io::Error::other)?;
@@ -79,8 +94,12 @@ impl Conn {
         let mut sent = 0;
         while sent < prefix.len() + bytes.len() {
             let head = prefix.get(sent..).unwrap_or_default();
-            let body = bytes.get(sent.saturating_sub(prefix.len())..).unwrap_or_default();
-            sent += self.write_some(|| vec![IoSlice::new(head), IoSlice::new(body)]).await?;
+            let body = bytes
+                .get(sent.saturating_sub(prefix.len())..)
+                .unwrap_or_default();
+            sent += self
+                .write_some(|| vec![IoSlice::new(head), IoSlice::new(body)])
+                .await?;
         }
         Ok(())
     }
@@ -97,11 +116,17 @@ impl Conn {
             .stream
             .async_io(Interest::WRITABLE, || {
                 let fds = [fd];
-                let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut space =
+                    [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut control = SendAncillaryBuffer::new(&mut space);
                 control.push(SendAncillaryMessage::ScmRights(&fds));
                 let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                Ok(sendmsg(self.stream.as_fd(), &[IoSlice::new(&frame)], &mut control, flags)?)
+                Ok(sendmsg(
+                    self.stream.as_fd(),
+                    &[IoSlice::new(&frame)],
+                    &mut control,
+                    flags,
+                )?)
             })
             .await?;
         self.write_all(frame.get(sent..).unwrap_or_default()).await
