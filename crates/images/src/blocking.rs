@@ -20,7 +20,9 @@ impl Drop for CancelOnDrop {
 }
 
 /// Runs `work` on a blocking thread. Dropping the future sets the flag given to `work`.
-pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce(Cancelled) -> T + Send + 'static) -> T {
+pub(crate) async fn run<T: Send + 'static>(
+    work: impl FnOnce(Cancelled) -> T + Send + 'static,
+) -> T {
     let guard = CancelOnDrop(Cancelled::default());
     let flag = guard.0.clone();
     match tokio::task::spawn_blocking(move || work(flag)).await {

@@ -37,7 +37,10 @@ impl ImageConfig {
 
     /// The value of a variable.
     pub fn env(&self, name: &str) -> Option<&str> {
-        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.env
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Changes the working directory; a relative one counts from the present one.
@@ -61,7 +64,11 @@ pub struct Image {
 impl Image {
     /// An image in the present format.
     pub fn new(layers: Vec<Digest>, config: ImageConfig) -> Self {
-        Self { version: IMAGE_FORMAT_VERSION, layers, config }
+        Self {
+            version: IMAGE_FORMAT_VERSION,
+            layers,
+            config,
+        }
     }
 }
 
@@ -82,13 +89,21 @@ impl TryFrom<StoredImage> for Image {
                 stored.version
             ));
         }
-        Ok(Self { version: stored.version, layers: stored.layers, config: stored.config })
+        Ok(Self {
+            version: stored.version,
+            layers: stored.layers,
+            config: stored.config,
+        })
     }
 }
 
 /// `dir` seen from `from`, absolute, without `.`, `..` and doubled slashes (by text alone).
 pub(crate) fn join_absolute(from: &str, dir: &str) -> String {
-    let whole = if dir.starts_with('/') { dir.to_owned() } else { format!("{from}/{dir}") };
+    let whole = if dir.starts_with('/') {
+        dir.to_owned()
+    } else {
+        format!("{from}/{dir}")
+    };
     let mut parts = Vec::new();
     for part in whole.split('/') {
         match part {
@@ -119,6 +134,11 @@ mod tests {
         assert_eq!(image.config.env("A"), Some("2"));
         assert_eq!(image.config.workdir.as_deref(), Some("/home/user/app"));
         let newer = json.replace("\"version\":1", "\"version\":2");
-        assert!(serde_json::from_str::<Image>(&newer).unwrap_err().to_string().contains("newer"));
+        assert!(
+            serde_json::from_str::<Image>(&newer)
+                .unwrap_err()
+                .to_string()
+                .contains("newer")
+        );
     }
 }

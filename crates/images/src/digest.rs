@@ -41,8 +41,13 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let text = text.strip_prefix("sha256:").unwrap_or(text);
-        let valid = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if valid { Ok(Self(text.to_owned())) } else { Err(DigestError) }
+        let valid =
+            text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(DigestError)
+        }
     }
 }
 
@@ -74,7 +79,13 @@ mod tests {
     fn only_plain_hex_is_a_digest() {
         let digest = Digest::of(b"x");
         assert_eq!(digest.to_oci().parse::<Digest>(), Ok(digest.clone()));
-        for bad in ["", "..", "../../etc", &digest.as_str().to_uppercase(), "sha512:00"] {
+        for bad in [
+            "",
+            "..",
+            "../../etc",
+            &digest.as_str().to_uppercase(),
+            "sha512:00",
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
         assert!(serde_json::from_str::<Digest>("\"../x\"").is_err());

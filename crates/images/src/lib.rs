@@ -10,16 +10,27 @@
 //! after and leaves nothing half made in the store.
 #![forbid(unsafe_code)]
 
+mod base;
 mod blocking;
+mod build;
 mod config;
 mod digest;
+mod import;
 mod progress;
+mod stack;
 mod store;
 mod unpack;
 mod vfs;
 
+pub use base::{BaseBuilder, BaseError, BaseOptions};
+pub use build::basics::{BasicsError, ensure_e2b_basics};
+pub use build::copy::{CopyError, CopySpec, prepare_copy_layer};
+pub use build::step::{BuildStep, StepError, cache_key};
 pub use config::{IMAGE_FORMAT_VERSION, Image, ImageConfig};
 pub use digest::{Digest, DigestError};
+pub use import::registry::{PullOptions, RegistryAuth, pull_registry};
+pub use import::{ImportError, Platform, import_oci_layout, import_rootfs_tar};
 pub use progress::{Event, Phase, Progress};
+pub use stack::{LayerStack, StackError, StackKind, read_file};
 pub use store::{Layer, LayerOrigin, LayerStore, StoreError};
 pub use unpack::{Limits, UnpackError, UnpackStats, Whiteouts};

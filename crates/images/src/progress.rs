@@ -58,7 +58,11 @@ impl Progress {
     }
 
     pub(crate) fn emit(&self, phase: Phase, percent: Option<u8>, item: Option<String>) {
-        (self.0)(Event { phase, percent, item });
+        (self.0)(Event {
+            phase,
+            percent,
+            item,
+        });
     }
 }
 

@@ -14,11 +14,11 @@ use thiserror::Error;
 use crate::blocking::{self, Cancelled};
 use crate::digest::Digest;
 use crate::progress::Progress;
-use crate::unpack::{Limits, UnpackError, UnpackStats, Whiteouts, unpack_into};
+use crate::unpack::{Limits, Owners, UnpackError, UnpackStats, Whiteouts, unpack_into};
 use crate::vfs;
 
-pub use info::LayerOrigin;
 use info::LayerInfo;
+pub use info::LayerOrigin;
 
 const TMP_PREFIX: &str = ".tmp-";
 const INFO_DIR: &str = ".info";
@@ -39,11 +39,17 @@ pub struct Layer {
 #[derive(Debug, Error)]
 pub enum StoreError {
     #[error("layer store at {path}")]
-    Open { path: PathBuf, #[source] source: io::Error },
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("no layer {0} in the store")]
     Unknown(Digest),
     #[error("cannot unpack a layer")]
     Unpack(#[from] UnpackError),
+    #[error("archive has digest {actual}, not the one that was promised")]
+    WrongDigest { actual: Digest },
     #[error("layer content is not acceptable: {0}")]
     Content(String),
     #[error("layer store")]
@@ -74,7 +80,10 @@ impl LayerStore {
     pub async fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
         blocking::run(move |_| {
-            open_dir(&dir).map_err(|source| StoreError::Open { path: dir.clone(), source })?;
+            open_dir(&dir).map_err(|source| StoreError::Open {
+                path: dir.clone(),
+                source,
+            })?;
             Ok(Self { dir: Arc::new(dir) })
         })
         .await
@@ -113,7 +122,11 @@ impl LayerStore {
     /// The layer's directory. Nobody may write there.
     pub fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
         let path = self.dir.join(digest.as_str());
-        if path.is_dir() { Ok(path) } else { Err(StoreError::Unknown(digest.clone())) }
+        if path.is_dir() {
+            Ok(path)
+        } else {
+            Err(StoreError::Unknown(digest.clone()))
+        }
     }
 
     /// The directories of an image's layers, in the order given.
@@ -159,7 +172,10 @@ impl LayerStore {
             Some(info) => info,
             None => {
                 let (_, content) = content::scan(&self.path(digest)?)?;
-                LayerInfo { origin: LayerOrigin::Directory, stats: content }
+                LayerInfo {
+                    origin: LayerOrigin::Directory,
+                    stats: content,
+                }
             }
         };
         Ok(info.layer(digest))
@@ -168,7 +184,9 @@ impl LayerStore {
     /// Where a layer came from; `None` when it is not there or not known.
     pub fn origin(&self, digest: &Digest) -> Option<LayerOrigin> {
         let known = info::load(&self.info_dir(), digest).ok().flatten();
-        known.filter(|_| self.exists(digest)).map(|info| info.origin)
+        known
+            .filter(|_| self.exists(digest))
+            .map(|info| info.origin)
     }
 
     pub(crate) fn unpack_blocking(
@@ -179,13 +197,42 @@ impl LayerStore {
         progress: &Progress,
         cancelled: &Cancelled,
     ) -> Result<Layer, StoreError> {
+        self.unpack_expected(reader, limits, whiteouts, None, progress, cancelled)
+    }
+
+    /// As `unpack_blocking`; an archive with another digest than `expected` is not stored.
+    pub(crate) fn unpack_expected(
+        &self,
+        reader: impl Read,
+        limits: Limits,
+        whiteouts: Whiteouts,
+        expected: Option<&Digest>,
+        progress: &Progress,
+        cancelled: &Cancelled,
+    ) -> Result<Layer, StoreError> {
         let tmp = self.workspace()?;
         let root = tmp.path().join("layer");
         make_root(&root)?;
-        let (hasher, stats) =
-            unpack_into(&root, reader, limits, whiteouts, progress, cancelled)?;
+        let (hasher, stats) = unpack_into(
+            &root,
+            reader,
+            limits,
+            (whiteouts, Owners::Archive),
+            progress,
+            cancelled,
+        )?;
         let digest = Digest::from_hasher(hasher);
-        self.publish(&root, &digest, LayerInfo { origin: LayerOrigin::Archive, stats })
+        if expected.is_some_and(|expected| *expected != digest) {
+            return Err(StoreError::WrongDigest { actual: digest });
+        }
+        self.publish(
+            &root,
+            &digest,
+            LayerInfo {
+                origin: LayerOrigin::Archive,
+                stats,
+            },
+        )
     }
 
     pub(crate) fn commit_blocking(
@@ -195,7 +242,10 @@ impl LayerStore {
     ) -> Result<Layer, StoreError> {
         let (content, stats) = content::scan(path)?;
         let digest = key.unwrap_or(content);
-        let info = LayerInfo { origin: LayerOrigin::Directory, stats };
+        let info = LayerInfo {
+            origin: LayerOrigin::Directory,
+            stats,
+        };
         if self.exists(&digest) {
             std::fs::remove_dir_all(path)?;
             return self.layer(&digest);
@@ -216,7 +266,9 @@ impl LayerStore {
 
     /// A fresh directory on the store's filesystem, swept at the next opening if we die.
     pub(crate) fn workspace(&self) -> io::Result<Workspace> {
-        let dir = tempfile::Builder::new().prefix(TMP_PREFIX).tempdir_in(self.dir.as_path())?;
+        let dir = tempfile::Builder::new()
+            .prefix(TMP_PREFIX)
+            .tempdir_in(self.dir.as_path())?;
         Ok(Workspace { dir })
     }
 
@@ -245,8 +297,18 @@ impl LayerStore {
 
 impl LayerInfo {
     fn layer(&self, digest: &Digest) -> Layer {
-        let UnpackStats { bytes, entries, skipped_devices, .. } = self.stats;
-        Layer { digest: digest.clone(), bytes, entries, skipped_devices }
+        let UnpackStats {
+            bytes,
+            entries,
+            skipped_devices,
+            ..
+        } = self.stats;
+        Layer {
+            digest: digest.clone(),
+            bytes,
+            entries,
+            skipped_devices,
+        }
     }
 }
 
@@ -258,9 +320,15 @@ pub(crate) fn make_root(path: &Path) -> io::Result<()> {
 
 fn open_dir(dir: &Path) -> io::Result<()> {
     // Closed to everybody else: layers hold setuid programs owned by the real root.
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join(INFO_DIR))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir.join(INFO_DIR))?;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(TMP_PREFIX) {

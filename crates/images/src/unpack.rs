@@ -17,7 +17,7 @@ use archive::Archive;
 use stream::Metered;
 
 /// The highest uid and gid in a layer: sandboxes have 65536 ids.
-pub const MAX_ID: u64 = 65_535;
+pub(crate) const MAX_ID: u64 = 65_535;
 /// Entries between two progress events.
 const REPORT_EVERY: u64 = 500;
 
@@ -32,7 +32,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: 32 << 30, max_entries: 2_000_000 }
+        Self {
+            max_bytes: 32 << 30,
+            max_entries: 2_000_000,
+        }
     }
 }
 
@@ -43,6 +46,15 @@ pub enum Whiteouts {
     Oci,
     /// Ordinary names, as in archives that are not layers.
     Literal,
+}
+
+/// Whose the files become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// As the archive says.
+    Archive,
+    /// All of them root's: the archive's ids are those of another machine.
+    Root,
 }
 
 /// What an archive held.
@@ -76,7 +88,11 @@ pub enum UnpackError {
     #[error("archive has more than {0} entries")]
     TooManyEntries(u64),
     #[error("cannot unpack `{path}`")]
-    Write { path: String, #[source] source: io::Error },
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot read the archive")]
     Io(#[from] io::Error),
     #[error("unpacking was given up")]
@@ -89,14 +105,14 @@ pub(crate) fn unpack_into(
     dir: &Path,
     reader: impl Read,
     limits: Limits,
-    whiteouts: Whiteouts,
+    (whiteouts, owners): (Whiteouts, Owners),
     progress: &Progress,
     cancelled: &Cancelled,
 ) -> Result<(Sha256, UnpackStats), UnpackError> {
     let source = Metered::new(stream::decompress(reader)?, limits.max_bytes);
     let mut archive = Archive::new(source);
     let mut tree = tree::Tree::open(dir, whiteouts)?;
-    let result = write_entries(&mut archive, &mut tree, limits, progress, cancelled);
+    let result = write_entries(&mut archive, &mut tree, limits, owners, progress, cancelled);
     let source = archive.into_inner();
     if source.exhausted() {
         return Err(UnpackError::TooManyBytes(limits.max_bytes));
@@ -114,11 +130,15 @@ fn write_entries<R: Read>(
     archive: &mut Archive<R>,
     tree: &mut tree::Tree,
     limits: Limits,
+    owners: Owners,
     progress: &Progress,
     cancelled: &Cancelled,
 ) -> Result<(), UnpackError> {
     let mut count = 0;
-    while let Some(entry) = archive.next()? {
+    while let Some(mut entry) = archive.next()? {
+        if owners == Owners::Root {
+            (entry.uid, entry.gid) = (0, 0);
+        }
         count += 1;
         if count > limits.max_entries {
             return Err(UnpackError::TooManyEntries(limits.max_entries));

@@ -15,7 +15,9 @@ pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 /// Extended attributes read per file at most (the kernel's own limit for the list).
 const MAX_XATTR_LIST: usize = 64 * 1024;
 
-const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 
 /// Opens a directory that the caller of this crate named.
 pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -24,28 +26,53 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 
 /// Opens the directory `name` in `dir`; a symlink there is an error.
 pub(crate) fn open_subdir(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(dir, name, DIR | OFlags::NOFOLLOW, Mode::empty())?)
+    Ok(rustix::fs::openat(
+        dir,
+        name,
+        DIR | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens the directory `path` as if `root` were `/`: symlinks are followed, never out of it.
 pub(crate) fn open_dir_in_root(root: impl AsFd, path: &OsStr) -> io::Result<OwnedFd> {
-    let path = if path.is_empty() { OsStr::new(".") } else { path };
+    let path = if path.is_empty() {
+        OsStr::new(".")
+    } else {
+        path
+    };
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     Ok(rustix::fs::openat2(root, path, DIR, Mode::empty(), inside)?)
 }
 
 /// Opens the directory `path` beneath `root`; any symlink on the way is an error.
 pub(crate) fn open_dir_beneath(root: impl AsFd, path: &OsStr) -> io::Result<OwnedFd> {
-    let path = if path.is_empty() { OsStr::new(".") } else { path };
+    let path = if path.is_empty() {
+        OsStr::new(".")
+    } else {
+        path
+    };
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    Ok(rustix::fs::openat2(root, path, DIR, Mode::empty(), beneath)?)
+    Ok(rustix::fs::openat2(
+        root,
+        path,
+        DIR,
+        Mode::empty(),
+        beneath,
+    )?)
 }
 
 /// Opens the regular file `path` as if `root` were `/`, for reading. Never blocks on a fifo.
 pub(crate) fn open_file_in_root(root: impl AsFd, path: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    regular(rustix::fs::openat2(root, path, flags, Mode::empty(), inside)?)
+    regular(rustix::fs::openat2(
+        root,
+        path,
+        flags,
+        Mode::empty(),
+        inside,
+    )?)
 }
 
 /// Opens the regular file `name` in `dir`; a symlink there is an error.
@@ -58,7 +85,10 @@ pub(crate) fn open_file(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Res
 fn regular(fd: OwnedFd) -> io::Result<File> {
     let stat = rustix::fs::fstat(&fd)?;
     if kind(&stat) != FileType::RegularFile {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
     }
     Ok(File::from(fd))
 }
@@ -86,11 +116,22 @@ pub(crate) fn mode_of(bits: u32) -> Mode {
 
 /// Makes `name` hide whatever layers below have there.
 pub(crate) fn make_whiteout(dir: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
-    Ok(rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?)
+    Ok(rustix::fs::mknodat(
+        dir,
+        name,
+        FileType::CharacterDevice,
+        Mode::empty(),
+        0,
+    )?)
 }
 
 pub(crate) fn set_opaque(dir: impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(dir, OPAQUE, b"y", rustix::fs::XattrFlags::empty())?)
+    Ok(rustix::fs::fsetxattr(
+        dir,
+        OPAQUE,
+        b"y",
+        rustix::fs::XattrFlags::empty(),
+    )?)
 }
 
 pub(crate) fn is_opaque(dir: impl AsFd) -> io::Result<bool> {
@@ -109,9 +150,20 @@ pub(crate) fn set_mtime(
     name: impl rustix::path::Arg,
     (sec, nsec): (i64, i64),
 ) -> io::Result<()> {
-    let time = Timespec { tv_sec: sec, tv_nsec: nsec };
-    let times = Timestamps { last_access: time, last_modification: time };
-    Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    let time = Timespec {
+        tv_sec: sec,
+        tv_nsec: nsec,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    Ok(rustix::fs::utimensat(
+        dir,
+        name,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// Names in a directory, sorted, without `.` and `..`.
@@ -142,7 +194,9 @@ pub(crate) fn xattrs(fd: impl AsFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
     let mut found = Vec::new();
     let mut value = vec![0_u8; MAX_XATTR_LIST];
     for name in list[..len].split_inclusive(|&b| b == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let Ok(name) = CStr::from_bytes_with_nul(name) else {
+            continue;
+        };
         let len = rustix::fs::fgetxattr(&fd, name, &mut value)?;
         found.push((name.to_owned(), value[..len].to_vec()));
     }

@@ -39,9 +39,16 @@ pub(super) fn scan(path: &Path) -> Result<(Digest, UnpackStats), StoreError> {
 }
 
 impl Scan {
-    fn dir(&mut self, dir: BorrowedFd<'_>, path: &mut Vec<u8>, depth: usize) -> Result<(), StoreError> {
+    fn dir(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), StoreError> {
         if depth > MAX_DEPTH {
-            return Err(StoreError::Content("directories nested too deeply".to_owned()));
+            return Err(StoreError::Content(
+                "directories nested too deeply".to_owned(),
+            ));
         }
         self.xattrs(dir)?;
         for name in vfs::names(dir)? {
@@ -72,20 +79,32 @@ impl Scan {
 
     fn head(&mut self, path: &[u8], stat: &Stat) -> Result<(), StoreError> {
         let fine = match vfs::kind(stat) {
-            FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Fifo => true,
+            FileType::Directory | FileType::RegularFile | FileType::Symlink | FileType::Fifo => {
+                true
+            }
             _ => vfs::is_whiteout(stat),
         };
         let shown = || String::from_utf8_lossy(path).into_owned();
         if !fine {
-            return Err(StoreError::Content(format!("`{}` is a device or socket", shown())));
+            return Err(StoreError::Content(format!(
+                "`{}` is a device or socket",
+                shown()
+            )));
         }
         let id = u64::from(stat.st_uid.max(stat.st_gid));
         if id > MAX_ID && !vfs::is_whiteout(stat) {
-            return Err(StoreError::Content(format!("`{}` belongs to id {id}", shown())));
+            return Err(StoreError::Content(format!(
+                "`{}` belongs to id {id}",
+                shown()
+            )));
         }
         self.field(path);
         // Owner and mode of a whiteout mean nothing.
-        let owner = if vfs::is_whiteout(stat) { [0; 3] } else { [stat.st_uid, stat.st_gid, stat.st_mode] };
+        let owner = if vfs::is_whiteout(stat) {
+            [0; 3]
+        } else {
+            [stat.st_uid, stat.st_gid, stat.st_mode]
+        };
         for number in owner {
             self.hasher.update(number.to_le_bytes());
         }
@@ -98,7 +117,10 @@ impl Scan {
         if !several || vfs::is_whiteout(stat) {
             return false;
         }
-        let first = self.links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_vec());
+        let first = self
+            .links
+            .entry((stat.st_dev, stat.st_ino))
+            .or_insert_with(|| path.to_vec());
         if first == path {
             return false;
         }

@@ -23,19 +23,28 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     super::make_root(to)?;
     let (source, root) = (vfs::open_dir(from)?, vfs::open_dir(to)?);
     let target = root.try_clone()?;
-    let mut copy = Copy { root, links: HashMap::new() };
+    let mut copy = Copy {
+        root,
+        links: HashMap::new(),
+    };
     copy.dir(source.as_fd(), target.as_fd(), &mut Vec::new())
 }
 
 impl Copy {
-    fn dir(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &mut Vec<u8>) -> io::Result<()> {
+    fn dir(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        path: &mut Vec<u8>,
+    ) -> io::Result<()> {
         for name in vfs::names(from)? {
             let before = path.len();
             if before > 0 {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            let stat = vfs::stat_at(from, &name)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+            let stat =
+                vfs::stat_at(from, &name)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
             if !self.linked(&stat, to, name.as_bytes(), path)? {
                 self.one(from, to, name.as_bytes(), &stat, path)?;
             }
@@ -85,7 +94,13 @@ impl Copy {
         vfs::set_mtime(to, name, mtime(stat))
     }
 
-    fn linked(&mut self, stat: &Stat, to: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> io::Result<bool> {
+    fn linked(
+        &mut self,
+        stat: &Stat,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+    ) -> io::Result<bool> {
         if stat.st_nlink < 2 || vfs::kind(stat) == FileType::Directory || vfs::is_whiteout(stat) {
             return Ok(false);
         }
@@ -103,7 +118,11 @@ impl Copy {
 }
 
 fn dress(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
-    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    rustix::fs::fchown(
+        to,
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )?;
     rustix::fs::fchmod(to, vfs::mode_of(stat.st_mode))?;
     for (name, value) in vfs::xattrs(from)? {
         if kept(name.as_bytes()) {
@@ -115,9 +134,18 @@ fn dress(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()
 
 fn chown_link(to: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    Ok(rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::chownat(
+        to,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 fn mtime(stat: &Stat) -> (i64, i64) {
-    (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0))
+    (
+        stat.st_mtime,
+        i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    )
 }

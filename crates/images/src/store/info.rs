@@ -40,19 +40,44 @@ pub(super) fn load(dir: &Path, digest: &Digest) -> io::Result<Option<LayerInfo>>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
-    let Ok(stored) = serde_json::from_slice::<Stored>(&text) else { return Ok(None) };
-    let Stored { origin, bytes, entries, skipped_devices, skipped_xattrs } = stored;
-    let stats = UnpackStats { bytes, entries, skipped_devices, skipped_xattrs };
+    let Ok(stored) = serde_json::from_slice::<Stored>(&text) else {
+        return Ok(None);
+    };
+    let Stored {
+        origin,
+        bytes,
+        entries,
+        skipped_devices,
+        skipped_xattrs,
+    } = stored;
+    let stats = UnpackStats {
+        bytes,
+        entries,
+        skipped_devices,
+        skipped_xattrs,
+    };
     Ok(Some(LayerInfo { origin, stats }))
 }
 
 pub(super) fn save(dir: &Path, digest: &Digest, info: &LayerInfo) -> io::Result<()> {
     let LayerInfo { origin, stats } = info;
-    let UnpackStats { bytes, entries, skipped_devices, skipped_xattrs } = *stats;
-    let stored = Stored { origin: *origin, bytes, entries, skipped_devices, skipped_xattrs };
+    let UnpackStats {
+        bytes,
+        entries,
+        skipped_devices,
+        skipped_xattrs,
+    } = *stats;
+    let stored = Stored {
+        origin: *origin,
+        bytes,
+        entries,
+        skipped_devices,
+        skipped_xattrs,
+    };
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     serde_json::to_writer(&mut file, &stored)?;
-    file.persist(dir.join(digest.as_str())).map_err(|failed| failed.error)?;
+    file.persist(dir.join(digest.as_str()))
+        .map_err(|failed| failed.error)?;
     Ok(())
 }
 

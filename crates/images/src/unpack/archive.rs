@@ -49,7 +49,12 @@ pub(super) struct Archive<R> {
 
 impl<R: Read> Archive<R> {
     pub(super) fn new(source: R) -> Self {
-        Self { source, data: 0, padding: 0, global: None }
+        Self {
+            source,
+            data: 0,
+            padding: 0,
+            global: None,
+        }
     }
 
     pub(super) fn into_inner(self) -> R {
@@ -58,10 +63,15 @@ impl<R: Read> Archive<R> {
 
     /// The next entry, `None` at the end of the archive.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
-        let mut extended = Extended { mtime: self.global, ..Extended::default() };
+        let mut extended = Extended {
+            mtime: self.global,
+            ..Extended::default()
+        };
         loop {
             self.skip_rest()?;
-            let Some(header) = self.header()? else { return Ok(None) };
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
             let size = header.entry_size().map_err(bad("size"))?;
             self.start(size)?;
             match header.entry_type() {
@@ -84,7 +94,12 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    fn entry(&mut self, header: &Header, kind: EntryType, extended: Extended) -> Result<Entry, UnpackError> {
+    fn entry(
+        &mut self,
+        header: &Header,
+        kind: EntryType,
+        extended: Extended,
+    ) -> Result<Entry, UnpackError> {
         let has_data = !matches!(
             kind,
             EntryType::Link
@@ -104,15 +119,26 @@ impl<R: Read> Archive<R> {
         let link = header.link_name_bytes().map(|name| name.into_owned());
         Ok(Entry {
             kind,
-            path: extended.path.unwrap_or_else(|| header.path_bytes().into_owned()),
+            path: extended
+                .path
+                .unwrap_or_else(|| header.path_bytes().into_owned()),
             link: extended.link.or(link).unwrap_or_default(),
             size: self.data,
             mode: header.mode().map_err(bad("mode"))?,
-            uid: extended.uid.map_or_else(|| header.uid(), Ok).map_err(bad("uid"))?,
-            gid: extended.gid.map_or_else(|| header.gid(), Ok).map_err(bad("gid"))?,
+            uid: extended
+                .uid
+                .map_or_else(|| blank_or(header, 108, Header::uid), Ok)
+                .map_err(bad("uid"))?,
+            gid: extended
+                .gid
+                .map_or_else(|| blank_or(header, 116, Header::gid), Ok)
+                .map_err(bad("gid"))?,
             mtime: match extended.mtime {
                 Some(mtime) => mtime,
-                None => (header.mtime().map_or(0, |t| i64::try_from(t).unwrap_or(0)), 0),
+                None => (
+                    header.mtime().map_or(0, |t| i64::try_from(t).unwrap_or(0)),
+                    0,
+                ),
             },
             xattrs: extended.xattrs,
         })
@@ -132,9 +158,15 @@ impl<R: Read> Archive<R> {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum();
+        let sum: u32 = block[..148]
+            .iter()
+            .chain(&block[156..])
+            .map(|&b| u32::from(b))
+            .sum();
         if header.cksum().map_err(bad("checksum"))? != sum + 8 * 32 {
-            return Err(UnpackError::Malformed("a header's checksum is wrong: not a tar archive?"));
+            return Err(UnpackError::Malformed(
+                "a header's checksum is wrong: not a tar archive?",
+            ));
         }
         Ok(Some(header))
     }
@@ -159,7 +191,9 @@ impl<R: Read> Archive<R> {
     fn extended(&mut self, taken: &mut u64) -> Result<Vec<u8>, UnpackError> {
         *taken = taken.saturating_add(self.data);
         if *taken > MAX_EXTENDED {
-            return Err(UnpackError::Malformed("extended headers of more than 1 MiB"));
+            return Err(UnpackError::Malformed(
+                "extended headers of more than 1 MiB",
+            ));
         }
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
@@ -176,13 +210,18 @@ impl<R: Read> Archive<R> {
 
 impl<R: Read> Read for Archive<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = usize::try_from(self.data).unwrap_or(usize::MAX).min(buffer.len());
+        let want = usize::try_from(self.data)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if want == 0 {
             return Ok(0);
         }
         let got = self.source.read(&mut buffer[..want])?;
         if got == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "archive ends within a file"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "archive ends within a file",
+            ));
         }
         self.data -= got as u64;
         Ok(got)
@@ -239,12 +278,24 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
     let nanos: i64 = digits.parse().ok()?;
     if whole.starts_with('-') && nanos > 0 {
         return Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos));
     }
     Some((seconds, nanos))
+}
+
+/// A numeric field of eight bytes; writers that have nothing to say leave it blank.
+fn blank_or(header: &Header, at: usize, read: fn(&Header) -> io::Result<u64>) -> io::Result<u64> {
+    let blank = header.as_bytes()[at..at + 8]
+        .iter()
+        .all(|&b| matches!(b, 0 | b' '));
+    if blank { Ok(0) } else { read(header) }
 }
 
 fn bad(field: &'static str) -> impl FnOnce(io::Error) -> UnpackError {

@@ -20,10 +20,14 @@ pub(super) fn decompress<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a
         return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(reader)?));
     }
     if magic.starts_with(b"\xfd7zXZ") {
-        return Err(UnpackError::Unsupported("xz compression (use gzip or zstd)"));
+        return Err(UnpackError::Unsupported(
+            "xz compression (use gzip or zstd)",
+        ));
     }
     if magic.starts_with(b"BZh") {
-        return Err(UnpackError::Unsupported("bzip2 compression (use gzip or zstd)"));
+        return Err(UnpackError::Unsupported(
+            "bzip2 compression (use gzip or zstd)",
+        ));
     }
     Ok(Box::new(reader))
 }
@@ -38,7 +42,12 @@ pub(super) struct Metered<R> {
 
 impl<R: Read> Metered<R> {
     pub(super) fn new(inner: R, limit: u64) -> Self {
-        Self { inner, hasher: Sha256::new(), left: limit, exhausted: false }
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            left: limit,
+            exhausted: false,
+        }
     }
 
     pub(super) fn exhausted(&self) -> bool {

@@ -59,7 +59,10 @@ impl Tree {
         let target = check_path(&entry.path)?;
         for id in [entry.uid, entry.gid] {
             if id > MAX_ID {
-                return Err(UnpackError::IdTooLarge { path: shown(&entry.path), id });
+                return Err(UnpackError::IdTooLarge {
+                    path: shown(&entry.path),
+                    id,
+                });
             }
         }
         if matches!(entry.kind, EntryType::Char | EntryType::Block) {
@@ -69,7 +72,9 @@ impl Tree {
         if target.name.is_empty() {
             return self.write_root(entry);
         }
-        let parent = self.parent(&target.parent).map_err(write_error(&entry.path))?;
+        let parent = self
+            .parent(&target.parent)
+            .map_err(write_error(&entry.path))?;
         let done = if self.whiteouts == Whiteouts::Oci && target.name.starts_with(b".wh.") {
             hide(parent.as_fd(), &target.name)
         } else {
@@ -113,7 +118,12 @@ impl Tree {
             return Ok(fd);
         }
         match vfs::open_dir_in_root(&self.root, vfs::os(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Perhaps a whiteout is in the way: looked at component by component.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) => {}
             done => return done,
         }
         let mut dir = self.root.try_clone()?;
@@ -121,7 +131,9 @@ impl Tree {
         for name in path.split(|&b| b == b'/') {
             end += name.len() + usize::from(end > 0);
             dir = match vfs::open_dir_in_root(&self.root, vfs::os(&path[..end])) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => make_dir(dir.as_fd(), name)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_dir(dir.as_fd(), name)?
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     match vfs::stat_at(&dir, name)? {
                         Some(stat) if vfs::is_whiteout(&stat) => make_dir(dir.as_fd(), name)?,
@@ -146,7 +158,8 @@ impl Tree {
         if entry.kind == EntryType::Directory {
             let dir = make_dir(parent, name)?;
             self.dress(dir.as_fd(), entry)?;
-            self.dir_times.insert(join(&target.parent, name), entry.mtime);
+            self.dir_times
+                .insert(join(&target.parent, name), entry.mtime);
             return Ok(());
         }
         // A hard link to itself must not remove its only name.
@@ -165,10 +178,17 @@ impl Tree {
             }
             EntryType::Symlink => {
                 check_link(entry)?;
-                rustix::fs::symlinkat(vfs::os(&entry.link), parent, name).map_err(io::Error::from)?;
-                let (uid, gid) = owner(entry);
-                rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                rustix::fs::symlinkat(vfs::os(&entry.link), parent, name)
                     .map_err(io::Error::from)?;
+                let (uid, gid) = owner(entry);
+                rustix::fs::chownat(
+                    parent,
+                    name,
+                    Some(uid),
+                    Some(gid),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )
+                .map_err(io::Error::from)?;
                 vfs::set_mtime(parent, name, entry.mtime)?;
             }
             EntryType::Link => {
@@ -179,12 +199,20 @@ impl Tree {
             }
             EntryType::Fifo => {
                 let mode = vfs::mode_of(entry.mode);
-                rustix::fs::mknodat(parent, name, FileType::Fifo, mode, 0).map_err(io::Error::from)?;
-                let (uid, gid) = owner(entry);
-                rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                rustix::fs::mknodat(parent, name, FileType::Fifo, mode, 0)
                     .map_err(io::Error::from)?;
+                let (uid, gid) = owner(entry);
+                rustix::fs::chownat(
+                    parent,
+                    name,
+                    Some(uid),
+                    Some(gid),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )
+                .map_err(io::Error::from)?;
                 // Just made, in a directory nobody else writes to: it is the fifo, not a link.
-                rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(io::Error::from)?;
+                rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                    .map_err(io::Error::from)?;
                 vfs::set_mtime(parent, name, entry.mtime)?;
             }
             _ => return Err(refused(&entry.path, "has a type that is not supported")),
@@ -239,8 +267,14 @@ impl Tree {
     fn link_source(&self, entry: &Entry) -> Result<(OwnedFd, Vec<u8>), UnpackError> {
         let source = check_path(&entry.link)
             .map_err(|_| refused(&entry.path, "is a hard link out of the archive"))?;
-        let missing = || refused(&entry.path, "is a hard link to a file that the archive lacks");
-        let dir = vfs::open_dir_in_root(&self.root, vfs::os(&source.parent)).map_err(|_| missing())?;
+        let missing = || {
+            refused(
+                &entry.path,
+                "is a hard link to a file that the archive lacks",
+            )
+        };
+        let dir =
+            vfs::open_dir_in_root(&self.root, vfs::os(&source.parent)).map_err(|_| missing())?;
         match vfs::stat_at(&dir, source.name.as_slice()) {
             Ok(Some(stat)) if vfs::is_whiteout(&stat) => Err(missing()),
             Ok(Some(stat)) if vfs::kind(&stat) != FileType::Directory => Ok((dir, source.name)),
@@ -302,7 +336,9 @@ fn clear(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), UnpackE
             rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
                 .map_err(|_| refused(path, "would replace a directory that is not empty"))
         }
-        Some(_) => Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(io::Error::from)?),
+        Some(_) => {
+            Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty()).map_err(io::Error::from)?)
+        }
     }
 }
 
@@ -327,12 +363,18 @@ fn check_path(path: &[u8]) -> Result<Target, UnpackError> {
         return Err(refused(path, "has a path that is too long"));
     }
     let name = parts.pop().unwrap_or_default().to_vec();
-    Ok(Target { parent: parts.join(&b'/'), name })
+    Ok(Target {
+        parent: parts.join(&b'/'),
+        name,
+    })
 }
 
 fn check_link(entry: &Entry) -> Result<(), UnpackError> {
     if entry.link.is_empty() || entry.link.len() > 4095 || entry.link.contains(&0) {
-        return Err(refused(&entry.path, "is a symlink with an impossible target"));
+        return Err(refused(
+            &entry.path,
+            "is a symlink with an impossible target",
+        ));
     }
     Ok(())
 }
@@ -359,7 +401,11 @@ fn owner(entry: &Entry) -> (Uid, Gid) {
 }
 
 fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+    if parent.is_empty() {
+        name.to_vec()
+    } else {
+        [parent, b"/", name].concat()
+    }
 }
 
 fn shown(path: &[u8]) -> String {
@@ -367,9 +413,15 @@ fn shown(path: &[u8]) -> String {
 }
 
 fn refused(path: &[u8], problem: &'static str) -> UnpackError {
-    UnpackError::Entry { path: shown(path), problem }
+    UnpackError::Entry {
+        path: shown(path),
+        problem,
+    }
 }
 
 fn write_error(path: &[u8]) -> impl FnOnce(io::Error) -> UnpackError {
-    move |source| UnpackError::Write { path: shown(path), source }
+    move |source| UnpackError::Write {
+        path: shown(path),
+        source,
+    }
 }
