@@ -9,7 +9,7 @@ use woodfrog_types::{Code, Fault};
 
 mod call;
 
-pub(crate) use call::{RunEnd, run, start};
+pub(crate) use call::{client, guest_fault, run, start};
 
 use crate::inner::Inner;
 
@@ -64,7 +64,7 @@ pub(crate) async fn configure(
     sandbox: &Sandbox,
     image: &BuiltImage,
 ) -> Result<(), Fault> {
-    let configure = woodfrog_guest_proto::Configure {
+    let configure = woodfrog_guest_client::proto::Configure {
         default_user: Some(image.user.clone()),
         default_workdir: image.workdir.clone(),
         env: Some(environment(sandbox, image)),
@@ -91,7 +91,7 @@ pub(crate) async fn start_services(
     command.timeout = Some(READY_TRY);
     let ready = async {
         loop {
-            let end = run(inner, &sandbox.id, &command, |_, _| ()).await?;
+            let end = run(inner, &sandbox.id, &command, |_| ()).await?;
             if end.succeeded() {
                 return Ok(());
             }

@@ -1,10 +1,19 @@
 //! The data plane: from memory, without a principal. The caller checks tokens.
 
-use woodfrog_guest_client::GuestClient;
-use woodfrog_types::{Fault, SandboxId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use woodfrog_types::{Code, Fault, SandboxId};
 
 use crate::access::{GuestLease, SandboxAccess};
 use crate::engine::Engine;
+use crate::guest;
+use crate::sandbox::live::Live;
+
+/// Tries to reach a port inside before it counts as closed, and the pause that grows with each.
+const PORT_TRIES: u32 = 5;
+const PORT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// What the gateway must know of a running sandbox; `SandboxNotFound` for all others.
@@ -29,6 +38,41 @@ impl Engine {
 
     /// A running sandbox's guest, for one operation.
     pub async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault> {
+        let live = self.reachable(id)?;
+        let client = guest::client(&self.inner, id);
+        Ok(GuestLease::new(client, live.ended.clone()))
+    }
+
+    /// A connection to a port inside, made from inside to its loopback. A port that is just being
+    /// opened is tried again for a second; then `PortNotOpen`.
+    pub async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault> {
+        let live = self.reachable(id)?;
+        let client = guest::client(&self.inner, id);
+        let mut tries = 1;
+        loop {
+            let refused = match client.connect(port).await.map_err(guest::guest_fault) {
+                Ok(stream) => return Ok(stream),
+                Err(fault) if fault.code == Code::PortNotOpen => fault,
+                Err(_) if live.ended.is_cancelled() => {
+                    return Err(Fault::sandbox_not_found(id.as_str()));
+                }
+                Err(fault) => return Err(fault),
+            };
+            if tries == PORT_TRIES {
+                return Err(Fault::new(
+                    Code::PortNotOpen,
+                    "The sandbox is running but port is not open",
+                )
+                .because(refused));
+            }
+            tokio::select! {
+                () = live.ended.cancelled() => return Err(Fault::sandbox_not_found(id.as_str())),
+                () = tokio::time::sleep(PORT_PAUSE * tries) => tries += 1,
+            }
+        }
+    }
+
+    fn reachable(&self, id: &SandboxId) -> Result<Arc<Live>, Fault> {
         self.inner.accepting()?;
         let live = self
             .inner
@@ -37,6 +81,6 @@ impl Engine {
             .filter(|live| live.access().is_some())
             .ok_or_else(|| Fault::sandbox_not_found(id.as_str()))?;
         live.touch();
-        Ok(GuestLease::new(GuestClient {}, live.ended.clone()))
+        Ok(live)
     }
 }
