@@ -156,7 +156,10 @@ pub struct WriteRequest {
 pub enum OpenMode {
     Read,
     /// Emptied, made with its parents when missing, given to the user.
-    Write { mode: Option<u32>, metadata: Option<BTreeMap<String, String>> },
+    Write {
+        mode: Option<u32>,
+        metadata: Option<BTreeMap<String, String>>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,7 +72,11 @@ impl Channel {
 pub enum Frame {
     Request(Bytes),
     Reply(Bytes),
-    Data { channel: Channel, offset: u64, bytes: Bytes },
+    Data {
+        channel: Channel,
+        offset: u64,
+        bytes: Bytes,
+    },
     Event(Bytes),
     End(Bytes),
     Error(Bytes),
@@ -136,7 +140,9 @@ impl Decoder {
 
     /// The next whole frame, or `None` when more bytes are needed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        let Some((kind, len)) = self.header()? else { return Ok(None) };
+        let Some((kind, len)) = self.header()? else {
+            return Ok(None);
+        };
         if self.buffer.len() < HEADER_LEN + len {
             return Ok(None);
         }
@@ -154,13 +160,19 @@ impl Decoder {
 
     /// The header of the frame under way, checked as early as its bytes allow.
     fn header(&self) -> Result<Option<(FrameKind, usize)>, FrameError> {
-        let Some(&version) = self.buffer.first() else { return Ok(None) };
+        let Some(&version) = self.buffer.first() else {
+            return Ok(None);
+        };
         if version != VERSION {
             return Err(FrameError::Version(version));
         }
-        let Some(&kind) = self.buffer.get(1) else { return Ok(None) };
+        let Some(&kind) = self.buffer.get(1) else {
+            return Ok(None);
+        };
         let kind = FrameKind::from_byte(kind).ok_or(FrameError::Kind(kind))?;
-        let Some(mut len) = self.buffer.get(2..HEADER_LEN) else { return Ok(None) };
+        let Some(mut len) = self.buffer.get(2..HEADER_LEN) else {
+            return Ok(None);
+        };
         let len = len.get_u32() as usize;
         let limit = match kind {
             FrameKind::Data => DATA_HEADER_LEN + MAX_DATA,
@@ -180,13 +192,23 @@ fn data_frame(mut payload: Bytes) -> Result<Frame, FrameError> {
     let channel = payload.get_u8();
     let channel = Channel::from_byte(channel).ok_or(FrameError::Channel(channel))?;
     let offset = payload.get_u64();
-    offset.checked_add(payload.len() as u64).ok_or(FrameError::Offset)?;
-    Ok(Frame::Data { channel, offset, bytes: payload })
+    offset
+        .checked_add(payload.len() as u64)
+        .ok_or(FrameError::Offset)?;
+    Ok(Frame::Data {
+        channel,
+        offset,
+        bytes: payload,
+    })
 }
 
 /// The bytes that precede `len` bytes of data in a data frame. `len` must be at most
 /// [`MAX_DATA`]; the receiver refuses the frame otherwise.
-pub fn data_prefix(channel: Channel, offset: u64, len: usize) -> [u8; HEADER_LEN + DATA_HEADER_LEN] {
+pub fn data_prefix(
+    channel: Channel,
+    offset: u64,
+    len: usize,
+) -> [u8; HEADER_LEN + DATA_HEADER_LEN] {
     debug_assert!(len <= MAX_DATA);
     let mut out = [0; HEADER_LEN + DATA_HEADER_LEN];
     let mut cursor = &mut out[..];
@@ -201,7 +223,10 @@ pub fn data_prefix(channel: Channel, offset: u64, len: usize) -> [u8; HEADER_LEN
 /// A whole control frame.
 pub fn encode(kind: FrameKind, payload: &[u8]) -> Result<Vec<u8>, FrameError> {
     if payload.len() > MAX_CONTROL {
-        return Err(FrameError::TooLarge { len: payload.len(), limit: MAX_CONTROL });
+        return Err(FrameError::TooLarge {
+            len: payload.len(),
+            limit: MAX_CONTROL,
+        });
     }
     let mut out = Vec::with_capacity(HEADER_LEN + payload.len());
     out.put_u8(VERSION);

@@ -30,12 +30,19 @@ pub enum Request {
     /// Events [`crate::ProcessList`], End [`crate::Empty`].
     List {},
     /// End [`crate::Empty`].
-    Signal { process: ProcessRef, signal: i32, target: SignalTarget },
+    Signal {
+        process: ProcessRef,
+        signal: i32,
+        target: SignalTarget,
+    },
     /// Data follows with offsets from 0, then End; answered by End [`crate::StdinPosition`].
     ///
     /// `offset` is the position in the whole input at which the data belongs: bytes the process
     /// already has are skipped. Unset: at the present position.
-    Stdin { process: ProcessRef, offset: Option<u64> },
+    Stdin {
+        process: ProcessRef,
+        offset: Option<u64>,
+    },
     /// End [`crate::Empty`]; also when it was closed already.
     CloseStdin { process: ProcessRef },
     /// End [`crate::Empty`].

@@ -25,7 +25,10 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream, decoder: Decoder::new() }
+        Self {
+            stream,
+            decoder: Decoder::new(),
+        }
     }
 
     /// The next frame; `None` when the peer closed between frames. May wait forever for a frame
@@ -91,8 +94,12 @@ impl Conn {
         let mut sent = 0;
         while sent < prefix.len() + bytes.len() {
             let head = prefix.get(sent..).unwrap_or_default();
-            let body = bytes.get(sent.saturating_sub(prefix.len())..).unwrap_or_default();
-            sent += self.write_some(|| vec![IoSlice::new(head), IoSlice::new(body)]).await?;
+            let body = bytes
+                .get(sent.saturating_sub(prefix.len())..)
+                .unwrap_or_default();
+            sent += self
+                .write_some(|| vec![IoSlice::new(head), IoSlice::new(body)])
+                .await?;
         }
         Ok(())
     }
@@ -109,11 +116,17 @@ impl Conn {
             .stream
             .async_io(Interest::WRITABLE, || {
                 let fds = [fd];
-                let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut space =
+                    [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
                 let mut control = SendAncillaryBuffer::new(&mut space);
                 control.push(SendAncillaryMessage::ScmRights(&fds));
                 let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                Ok(sendmsg(self.stream.as_fd(), &[IoSlice::new(&frame)], &mut control, flags)?)
+                Ok(sendmsg(
+                    self.stream.as_fd(),
+                    &[IoSlice::new(&frame)],
+                    &mut control,
+                    flags,
+                )?)
             })
             .await?;
         self.write_all(frame.get(sent..).unwrap_or_default()).await

@@ -3,9 +3,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use woodfrog_guest_proto::{
-    Empty, EntryInfo, EntryReply, ErrorCode, PathRequest, Request,
-};
+use woodfrog_guest_proto::{Empty, EntryInfo, EntryReply, ErrorCode, PathRequest, Request};
 
 use crate::{
     conn::Conn,
@@ -43,7 +41,12 @@ impl Place {
         }
         let user = guest.user(at.user.as_deref())?;
         let prefix = at.xattr_prefix.clone().filter(|p| !p.is_empty());
-        Ok(Self { path: resolve(&at.path, &user.home), user, names: guest.shared_names(), prefix })
+        Ok(Self {
+            path: resolve(&at.path, &user.home),
+            user,
+            names: guest.shared_names(),
+            prefix,
+        })
     }
 
     fn entry(&self) -> OpResult<EntryInfo> {
@@ -73,7 +76,13 @@ pub(crate) async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request
         }
         Request::Move(request) => {
             let place = Place::of(guest, &request.from)?;
-            let to = Place::of(guest, &PathRequest { path: request.to, ..request.from })?;
+            let to = Place::of(
+                guest,
+                &PathRequest {
+                    path: request.to,
+                    ..request.from
+                },
+            )?;
             blocking(move || create::rename(&place, &to)).await?
         }
         Request::Remove(at) => {

@@ -63,7 +63,10 @@ impl Guest {
         }
         if let Some(env) = &change.env {
             let bad = |text: &String| text.contains('\0');
-            if env.iter().any(|(k, v)| k.is_empty() || k.contains('=') || bad(k) || bad(v)) {
+            if env
+                .iter()
+                .any(|(k, v)| k.is_empty() || k.contains('=') || bad(k) || bad(v))
+            {
                 return Err(invalid("an environment entry is malformed"));
             }
         }
@@ -95,7 +98,8 @@ impl Guest {
     /// The user called so, or the default one.
     pub(crate) fn user(&self, name: Option<&str>) -> OpResult<User> {
         let default = self.config.borrow().default_user.clone();
-        self.names().user(name.filter(|n| !n.is_empty()).unwrap_or(&default))
+        self.names()
+            .user(name.filter(|n| !n.is_empty()).unwrap_or(&default))
     }
 
     pub(crate) fn process_ended(&self, process: &Process) {
@@ -128,7 +132,10 @@ fn set_hostname(name: &str) -> OpResult<()> {
         return Err(invalid("hostname is malformed"));
     }
     if std::process::id() != 1 {
-        return Err(fail(ErrorCode::Unsupported, "only PID 1 sets the host name"));
+        return Err(fail(
+            ErrorCode::Unsupported,
+            "only PID 1 sets the host name",
+        ));
     }
     std::fs::write("/proc/sys/kernel/hostname", name).map_err(|e| system("hostname", e))
 }

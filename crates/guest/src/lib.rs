@@ -19,6 +19,7 @@ mod error;
 mod files;
 mod guest;
 mod process;
+mod readiness;
 mod serve;
 mod system;
 mod users;
@@ -146,7 +147,9 @@ async fn terminate(guest: &Guest, role: Role, child: &mut tokio::signal::unix::S
 }
 
 fn all_pids() -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid > 1)

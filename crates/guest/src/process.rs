@@ -78,7 +78,11 @@ impl Process {
     }
 
     pub(crate) fn started(&self) -> Started {
-        Started { id: self.id, pid: pid_number(self.pid), offset: 0 }
+        Started {
+            id: self.id,
+            pid: pid_number(self.pid),
+            offset: 0,
+        }
     }
 
     /// Records how the process itself ended; its output may still be on the way.
@@ -99,7 +103,10 @@ impl Process {
     }
 
     fn gone(&self) -> woodfrog_guest_proto::ErrorBody {
-        fail(ErrorCode::ProcessGone, format!("process {} has ended", self.pid))
+        fail(
+            ErrorCode::ProcessGone,
+            format!("process {} has ended", self.pid),
+        )
     }
 
     /// Sends a signal. The pid is ours until the exit is recorded, so it cannot hit a stranger.

@@ -118,7 +118,15 @@ async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request) -> OpResu
             guest.cpu.set(Some(sample));
             end(conn, &metrics).await
         }
-        Request::Ports {} => end(conn, &Ports { ports: crate::system::ports() }).await,
+        Request::Ports {} => {
+            end(
+                conn,
+                &Ports {
+                    ports: crate::system::ports(),
+                },
+            )
+            .await
+        }
         Request::Connect { port } => connect(conn, port).await,
         Request::Start(request) => start(guest, conn, request).await,
         Request::Attach { process, from } => {
@@ -126,7 +134,11 @@ async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request) -> OpResu
             process::follow(conn, process, from).await
         }
         Request::List {} => list(guest, conn).await,
-        Request::Signal { process, signal, target } => {
+        Request::Signal {
+            process,
+            signal,
+            target,
+        } => {
             let process = guest.processes.borrow_mut().find(&process)?;
             process.signal(signal, target)?;
             end(conn, &Empty {}).await
@@ -182,7 +194,9 @@ async fn list(guest: &Guest, conn: &Conn) -> OpResult<()> {
             info.args.clear();
             info.env.clear();
         }
-        let page = ProcessList { processes: vec![info] };
+        let page = ProcessList {
+            processes: vec![info],
+        };
         if conn.send(FrameKind::Event, &page).await.is_err() {
             return Ok(());
         }
@@ -202,7 +216,11 @@ async fn connect(conn: &Conn, port: u16) -> OpResult<()> {
         result = attempt => result.map_err(|e| system(&format!("port {port}"), e))?,
         () = conn.hangup() => return Ok(()),
     };
-    if conn.send_fd(FrameKind::Reply, &Empty {}, stream.as_fd()).await.is_ok() {
+    if conn
+        .send_fd(FrameKind::Reply, &Empty {}, stream.as_fd())
+        .await
+        .is_ok()
+    {
         end(conn, &Empty {}).await?;
     }
     Ok(())

@@ -20,17 +20,26 @@ pub(crate) struct CpuSample {
 const TICK_NS: u64 = 10_000_000;
 
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
 }
 
 /// Reads everything now; percentages are since `before`.
 pub(crate) fn metrics(before: Option<CpuSample>) -> OpResult<(Metrics, CpuSample)> {
     let cpu_count = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let sample = CpuSample { at: Instant::now(), used_ns: cpu_used_ns() };
+    let sample = CpuSample {
+        at: Instant::now(),
+        used_ns: cpu_used_ns(),
+    };
     let cpu_used_pct = before.map_or(0.0, |before| {
         let wall = sample.at.duration_since(before.at).as_nanos() as f64 * f64::from(cpu_count);
         let used = sample.used_ns.saturating_sub(before.used_ns) as f64;
-        if wall > 0.0 { (used * 100.0 / wall).clamp(0.0, 100.0) } else { 0.0 }
+        if wall > 0.0 {
+            (used * 100.0 / wall).clamp(0.0, 100.0)
+        } else {
+            0.0
+        }
     });
     let (mem_total, mem_used, mem_cache) = memory();
     let disk = rustix::fs::statvfs("/").map_err(|e| system("/", e))?;
@@ -43,7 +52,10 @@ pub(crate) fn metrics(before: Option<CpuSample>) -> OpResult<(Metrics, CpuSample
         mem_used,
         mem_cache,
         disk_total: disk.f_blocks.saturating_mul(disk.f_frsize),
-        disk_used: disk.f_blocks.saturating_sub(disk.f_bfree).saturating_mul(disk.f_frsize),
+        disk_used: disk
+            .f_blocks
+            .saturating_sub(disk.f_bfree)
+            .saturating_mul(disk.f_frsize),
     };
     Ok((metrics, sample))
 }
@@ -54,7 +66,10 @@ fn cpu_used_ns() -> u64 {
     let machine = || {
         let stat = read("/proc/stat");
         let line = stat.lines().next()?.strip_prefix("cpu ")?;
-        let ticks: Vec<u64> = line.split_whitespace().filter_map(|f| f.parse().ok()).collect();
+        let ticks: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|f| f.parse().ok())
+            .collect();
         let idle: u64 = ticks.iter().skip(3).take(2).sum();
         // Guest time (the last two) is contained in user time.
         let all: u64 = ticks.iter().take(8).sum();
@@ -69,7 +84,10 @@ fn memory() -> (u64, u64, u64) {
     let kib = |name| field(&info, name).unwrap_or(0).saturating_mul(1024);
     let total = kib("MemTotal:");
     if let Ok(current) = read("/sys/fs/cgroup/memory.current").trim().parse::<u64>() {
-        let limit = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(total);
+        let limit = read("/sys/fs/cgroup/memory.max")
+            .trim()
+            .parse()
+            .unwrap_or(total);
         let cache = field(&read("/sys/fs/cgroup/memory.stat"), "file").unwrap_or(0);
         return (limit.min(total), current.saturating_sub(cache), cache);
     }
@@ -92,7 +110,13 @@ fn field(text: &str, name: &str) -> Option<u64> {
 pub(crate) fn ports() -> Vec<Port> {
     let mut ports: Vec<Port> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
-        .flat_map(|path| read(path).lines().skip(1).filter_map(listening).collect::<Vec<_>>())
+        .flat_map(|path| {
+            read(path)
+                .lines()
+                .skip(1)
+                .filter_map(listening)
+                .collect::<Vec<_>>()
+        })
         .take(limits::MAX_PORTS)
         .collect();
     ports.sort_by_key(|p| (p.port, p.address));
@@ -108,7 +132,11 @@ fn listening(line: &str) -> Option<Port> {
         return None;
     }
     let uid = fields.nth(3)?.parse().ok()?;
-    Some(Port { port: u16::from_str_radix(port, 16).ok()?, address: address_of(address)?, uid })
+    Some(Port {
+        port: u16::from_str_radix(port, 16).ok()?,
+        address: address_of(address)?,
+        uid,
+    })
 }
 
 /// Addresses are printed as 32-bit words in the machine's byte order.
@@ -135,7 +163,10 @@ mod tests {
     fn parses_listening_sockets_only() {
         let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1";
         let port = listening(line).unwrap();
-        assert_eq!((port.port, port.uid, port.address), (8080, 1000, "127.0.0.1".parse().unwrap()));
+        assert_eq!(
+            (port.port, port.uid, port.address),
+            (8080, 1000, "127.0.0.1".parse().unwrap())
+        );
         assert_eq!(listening(&line.replace(" 0A ", " 01 ")), None);
         assert_eq!(listening("garbage"), None);
         let v6 = address_of("00000000000000000000000001000000").unwrap();

@@ -30,7 +30,10 @@ pub(crate) struct Names {
 impl Names {
     /// Reads `passwd` and `group` below `etc`; a missing file is an empty one.
     pub(crate) fn read(etc: &Path) -> Self {
-        Self { passwd: text(&etc.join("passwd")), group: text(&etc.join("group")) }
+        Self {
+            passwd: text(&etc.join("passwd")),
+            group: text(&etc.join("group")),
+        }
     }
 
     pub(crate) fn user_name(&self, uid: u32) -> String {
@@ -43,10 +46,18 @@ impl Names {
 
     /// The user called `name`. root exists even where no passwd file says so.
     pub(crate) fn user(&self, name: &str) -> OpResult<User> {
-        let line = self.passwd.lines().find(|l| l.split(':').next() == Some(name));
-        let found = line.and_then(parse_user).or_else(|| (name == "root").then(root));
+        let line = self
+            .passwd
+            .lines()
+            .find(|l| l.split(':').next() == Some(name));
+        let found = line
+            .and_then(parse_user)
+            .or_else(|| (name == "root").then(root));
         let Some(mut user) = found.filter(|u| !u.name.is_empty()) else {
-            return Err(fail(ErrorCode::UnknownUser, format!("user '{name}' does not exist")));
+            return Err(fail(
+                ErrorCode::UnknownUser,
+                format!("user '{name}' does not exist"),
+            ));
         };
         user.groups = self.groups_of(&user);
         Ok(user)
@@ -56,7 +67,9 @@ impl Names {
         let mut groups = vec![user.gid];
         for line in self.group.lines() {
             let mut fields = line.split(':').skip(2);
-            let (Some(gid), Some(members)) = (fields.next(), fields.next()) else { continue };
+            let (Some(gid), Some(members)) = (fields.next(), fields.next()) else {
+                continue;
+            };
             let Ok(gid) = gid.parse() else { continue };
             let member = members.split(',').any(|m| m.trim() == user.name);
             if member && !groups.contains(&gid) && groups.len() < MAX_GROUPS {
@@ -83,9 +96,24 @@ fn parse_user(line: &str) -> Option<User> {
     let name = fields.next()?.to_owned();
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
-    let home = fields.nth(1).filter(|h| h.starts_with('/')).unwrap_or("/").to_owned();
-    let shell = fields.next().filter(|s| !s.is_empty()).unwrap_or("/bin/sh").to_owned();
-    Some(User { name, uid, gid, groups: Vec::new(), home, shell })
+    let home = fields
+        .nth(1)
+        .filter(|h| h.starts_with('/'))
+        .unwrap_or("/")
+        .to_owned();
+    let shell = fields
+        .next()
+        .filter(|s| !s.is_empty())
+        .unwrap_or("/bin/sh")
+        .to_owned();
+    Some(User {
+        name,
+        uid,
+        gid,
+        groups: Vec::new(),
+        home,
+        shell,
+    })
 }
 
 fn name_of(table: &str, id: u32) -> String {
@@ -112,14 +140,23 @@ mod tests {
     use super::*;
 
     fn names(passwd: &str, group: &str) -> Names {
-        Names { passwd: passwd.to_owned(), group: group.to_owned() }
+        Names {
+            passwd: passwd.to_owned(),
+            group: group.to_owned(),
+        }
     }
 
     #[test]
     fn finds_user_with_groups() {
-        let n = names("root:x:0:0:r:/root:/bin/bash\nuser:x:1000:100::/home/user:\n", "sudo:x:27:a,user\nx:x:5:\n");
+        let n = names(
+            "root:x:0:0:r:/root:/bin/bash\nuser:x:1000:100::/home/user:\n",
+            "sudo:x:27:a,user\nx:x:5:\n",
+        );
         let user = n.user("user").unwrap();
-        assert_eq!((user.uid, user.gid, user.home.as_str()), (1000, 100, "/home/user"));
+        assert_eq!(
+            (user.uid, user.gid, user.home.as_str()),
+            (1000, 100, "/home/user")
+        );
         assert_eq!(user.groups, [100, 27]);
         assert_eq!(user.shell, "/bin/sh");
         assert_eq!(n.user_name(1000), "user");

@@ -22,7 +22,10 @@ pub(super) fn mkdir(place: &Place, mode: Option<u32>) -> OpResult<EntryInfo> {
     let path = place.path.as_str();
     if let Ok(meta) = fs::metadata(path) {
         let what = if meta.is_dir() { "directory" } else { "path" };
-        return Err(fail(ErrorCode::AlreadyExists, format!("{what} '{path}' already exists")));
+        return Err(fail(
+            ErrorCode::AlreadyExists,
+            format!("{what} '{path}' already exists"),
+        ));
     }
     parents(place)?;
     make_directory(place, path)?;
@@ -103,18 +106,31 @@ impl Output {
             return Err(fail(ErrorCode::IsADirectory, message));
         }
         if existing.as_ref().is_some_and(|m| !m.is_file()) {
-            return Err(invalid(format!("path '{}' is not a regular file", place.path)));
+            return Err(invalid(format!(
+                "path '{}' is not a regular file",
+                place.path
+            )));
         }
-        let mode = existing.as_ref().map(|m| m.mode()).or(mode).unwrap_or(FILE_MODE);
+        let mode = existing
+            .as_ref()
+            .map(|m| m.mode())
+            .or(mode)
+            .unwrap_or(FILE_MODE);
         let mode = mode & PERMISSION_BITS;
         let temporary = match replace {
             WriteMode::Truncate => None,
             WriteMode::Atomic => Some(beside(&target)),
         };
         let file = open(temporary.as_deref(), &target)?;
-        let output = Self { file, temporary, target };
+        let output = Self {
+            file,
+            temporary,
+            target,
+        };
         let what = format!("path '{}'", place.path);
-        output.prepare(place, mode, existing.is_none()).map_err(|e| system(&what, e))?;
+        output
+            .prepare(place, mode, existing.is_none())
+            .map_err(|e| system(&what, e))?;
         Ok(output)
     }
 
@@ -151,7 +167,9 @@ impl Output {
 
     /// Puts the content in its place.
     pub(super) fn commit(mut self) -> OpResult<()> {
-        let Some(temporary) = self.temporary.take() else { return Ok(()) };
+        let Some(temporary) = self.temporary.take() else {
+            return Ok(());
+        };
         fs::rename(&temporary, &self.target).map_err(|e| {
             self.temporary = Some(temporary);
             system(&format!("path '{}'", self.target), e)
@@ -171,14 +189,19 @@ impl Drop for Output {
 fn open(temporary: Option<&str>, target: &str) -> OpResult<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut options = fs::OpenOptions::new();
-    options.write(true).custom_flags(flags.bits() as i32).mode(FILE_MODE & 0o600);
+    options
+        .write(true)
+        .custom_flags(flags.bits() as i32)
+        .mode(FILE_MODE & 0o600);
     match temporary {
         Some(_) => options.create_new(true),
         // Emptied later, once it is known to be a regular file.
         None => options.create(true).truncate(false),
     };
     let path = temporary.unwrap_or(target);
-    options.open(path).map_err(|e| system(&format!("path '{target}'"), e))
+    options
+        .open(path)
+        .map_err(|e| system(&format!("path '{target}'"), e))
 }
 
 /// A name in the directory of `target` that nobody uses.

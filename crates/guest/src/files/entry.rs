@@ -26,7 +26,9 @@ pub(super) fn describe(
     names: &Names,
     prefix: Option<&str>,
 ) -> EntryInfo {
-    let name = Path::new(path).file_name().map_or("/".into(), |n| n.to_string_lossy());
+    let name = Path::new(path)
+        .file_name()
+        .map_or("/".into(), |n| n.to_string_lossy());
     let kind = kind_of(meta);
     let attributes = prefix.filter(|_| matches!(kind, EntryKind::File | EntryKind::Directory));
     EntryInfo {
@@ -39,14 +41,21 @@ pub(super) fn describe(
         gid: meta.gid(),
         owner: names.user_name(meta.uid()),
         group: names.group_name(meta.gid()),
-        mtime_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        mtime_ns: meta
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(meta.mtime_nsec()),
         link: (kind == EntryKind::Symlink).then(|| link(path)),
-        metadata: attributes.map(|prefix| metadata::read(path, prefix)).unwrap_or_default(),
+        metadata: attributes
+            .map(|prefix| metadata::read(path, prefix))
+            .unwrap_or_default(),
     }
 }
 
 fn link(path: &str) -> LinkInfo {
-    let text = fs::read_link(path).map(|t| t.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = fs::read_link(path)
+        .map(|t| t.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let target = fs::canonicalize(path).ok().and_then(|target| {
         let meta = fs::metadata(&target).ok()?;
         Some(LinkTarget {

@@ -24,21 +24,39 @@ const MAX_NAMES: usize = limits::MAX_LIST as usize;
 
 pub(super) async fn list(conn: &Conn, place: Place, request: &ListRequest) -> OpResult<()> {
     let depth = request.depth.max(1);
-    let most = u64::from(request.max_entries.unwrap_or(limits::DEFAULT_LIST).min(limits::MAX_LIST));
+    let most = u64::from(
+        request
+            .max_entries
+            .unwrap_or(limits::DEFAULT_LIST)
+            .min(limits::MAX_LIST),
+    );
     let (pages, mut ready) = mpsc::channel(PAGES_AHEAD);
     let walk = tokio::task::spawn_blocking(move || {
-        let mut walk = Walk { place, depth, left: most, page: Vec::new(), bytes: 0, pages };
+        let mut walk = Walk {
+            place,
+            depth,
+            left: most,
+            page: Vec::new(),
+            bytes: 0,
+            pages,
+        };
         walk.run()
     });
     let mut entries = 0;
     while let Some(page) = ready.recv().await {
         let page: Vec<EntryInfo> = page;
         entries += page.len() as u64;
-        if conn.send(FrameKind::Event, &ListPage { entries: page }).await.is_err() {
+        if conn
+            .send(FrameKind::Event, &ListPage { entries: page })
+            .await
+            .is_err()
+        {
             return Ok(());
         }
     }
-    let outcome = walk.await.map_err(|_| fail(ErrorCode::Internal, "a helper thread failed"))??;
+    let outcome = walk
+        .await
+        .map_err(|_| fail(ErrorCode::Internal, "a helper thread failed"))??;
     let truncated = matches!(outcome, Outcome::Truncated);
     end(conn, &ListEnd { entries, truncated }).await
 }
@@ -63,7 +81,10 @@ impl Walk {
         let what = format!("path '{root}'");
         let meta = fs::metadata(&root).map_err(|e| system(&what, e))?;
         if !meta.is_dir() {
-            return Err(fail(ErrorCode::NotADirectory, format!("{what} is not a directory")));
+            return Err(fail(
+                ErrorCode::NotADirectory,
+                format!("{what} is not a directory"),
+            ));
         }
         // The names still to be visited of every directory on the way down.
         let mut stack = vec![(root.clone(), names(&root).map_err(|e| system(&what, e))?)];
@@ -74,13 +95,20 @@ impl Walk {
             };
             let path = format!("{}/{name}", dir.trim_end_matches('/'));
             // Gone since the directory was read.
-            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            let Ok(meta) = fs::symlink_metadata(&path) else {
+                continue;
+            };
             if self.left == 0 {
                 self.flush();
                 return Ok(Outcome::Truncated);
             }
             self.left -= 1;
-            if !self.add(describe(&path, &meta, &self.place.names, self.place.prefix.as_deref())) {
+            if !self.add(describe(
+                &path,
+                &meta,
+                &self.place.names,
+                self.place.prefix.as_deref(),
+            )) {
                 return Ok(Outcome::Truncated);
             }
             if meta.is_dir() && (stack.len() as u32) < self.depth {

@@ -17,7 +17,9 @@ pub(super) fn read(path: &str, prefix: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for name in below(names.get(..len).unwrap_or_default(), prefix).take(limits::MAX_METADATA) {
         let mut value = vec![0; limits::MAX_METADATA_VALUE];
-        let Ok(len) = getxattr(path, &name, &mut value[..]) else { continue };
+        let Ok(len) = getxattr(path, &name, &mut value[..]) else {
+            continue;
+        };
         value.truncate(len);
         if let (Some(key), Ok(value)) = (name.strip_prefix(prefix), String::from_utf8(value)) {
             found.insert(key.to_owned(), value);
@@ -33,14 +35,19 @@ pub(super) fn replace(
     wanted: &BTreeMap<String, String>,
 ) -> OpResult<()> {
     if wanted.len() > limits::MAX_METADATA
-        || wanted.values().any(|v| v.len() > limits::MAX_METADATA_VALUE)
+        || wanted
+            .values()
+            .any(|v| v.len() > limits::MAX_METADATA_VALUE)
     {
         return Err(fail(ErrorCode::TooLarge, "too much metadata"));
     }
     let mut names = vec![0; NAMES_MAX];
     let len = flistxattr(file.as_fd(), &mut names[..]).unwrap_or(0);
     for name in below(names.get(..len).unwrap_or_default(), prefix) {
-        if name.strip_prefix(prefix).is_some_and(|key| !wanted.contains_key(key)) {
+        if name
+            .strip_prefix(prefix)
+            .is_some_and(|key| !wanted.contains_key(key))
+        {
             fremovexattr(file.as_fd(), &name).map_err(|e| system("metadata", e))?;
         }
     }

@@ -96,7 +96,9 @@ fn empty(path: &str) -> Result<(), Errno> {
 
 /// Makes a deep directory a child of the top one.
 fn move_up(stack: &mut [Level], name: &CString, moved: &mut u64) -> Result<(), Errno> {
-    let (Some(top), Some(deep)) = (stack.first(), stack.last()) else { return Ok(()) };
+    let (Some(top), Some(deep)) = (stack.first(), stack.last()) else {
+        return Ok(());
+    };
     let fresh = loop {
         *moved += 1;
         let fresh = CString::new(format!(".removing-{moved}")).map_err(|_| Errno::INVAL)?;

@@ -29,7 +29,10 @@ fn open_regular(place: &Place) -> OpResult<File> {
     let meta = fs::metadata(&place.path).map_err(|e| system(&what, e))?;
     let check = |meta: &fs::Metadata| {
         if meta.is_dir() {
-            Err(fail(ErrorCode::IsADirectory, format!("{what} is a directory")))
+            Err(fail(
+                ErrorCode::IsADirectory,
+                format!("{what} is a directory"),
+            ))
         } else if !meta.is_file() {
             Err(invalid(format!("{what} is not a regular file")))
         } else {
@@ -55,14 +58,20 @@ pub(super) async fn read(
 ) -> OpResult<()> {
     let what = format!("path '{}'", place.path);
     let (file, entry) = blocking(move || Ok((open_regular(&place)?, place.entry()?))).await?;
-    if conn.send(FrameKind::Reply, &EntryReply { entry }).await.is_err() {
+    if conn
+        .send(FrameKind::Reply, &EntryReply { entry })
+        .await
+        .is_err()
+    {
         return Ok(());
     }
     let stop = offset.saturating_add(length.unwrap_or(u64::MAX));
     let mut at = offset;
     let mut buffer = vec![0; limits::DATA_CHUNK];
     while at < stop {
-        let most = buffer.len().min(usize::try_from(stop - at).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(stop - at).unwrap_or(usize::MAX));
         let chunk = buffer.get_mut(..most).unwrap_or_default();
         let n = match file.read_at(chunk, at) {
             Ok(0) => break,
@@ -70,7 +79,11 @@ pub(super) async fn read(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(system(&what, e)),
         };
-        if conn.data(Channel::Plain, at, chunk.get(..n).unwrap_or_default()).await.is_err() {
+        if conn
+            .data(Channel::Plain, at, chunk.get(..n).unwrap_or_default())
+            .await
+            .is_err()
+        {
             return Ok(());
         }
         at += n as u64;
@@ -90,7 +103,10 @@ pub(super) async fn write(conn: &mut Conn, place: Place, request: WriteRequest) 
     loop {
         match conn.recv().await {
             Ok(Some(Frame::Data { offset, bytes, .. })) if offset == at => {
-                output.file.write_all_at(&bytes, at).map_err(|e| system(&what, e))?;
+                output
+                    .file
+                    .write_all_at(&bytes, at)
+                    .map_err(|e| system(&what, e))?;
                 at += bytes.len() as u64;
             }
             Ok(Some(Frame::End(_))) => break,
@@ -114,13 +130,20 @@ pub(super) async fn open(conn: &Conn, place: Place, mode: OpenMode) -> OpResult<
             OpenMode::Write { mode, metadata } => {
                 let output = Output::create(&place, WriteMode::Truncate, mode)?;
                 output.set_metadata(&place, metadata.as_ref())?;
-                output.file.try_clone().map_err(|e| system("descriptor", e))?
+                output
+                    .file
+                    .try_clone()
+                    .map_err(|e| system("descriptor", e))?
             }
         };
         Ok((file, place.entry()?))
     })
     .await?;
-    if conn.send_fd(FrameKind::Reply, &EntryReply { entry }, file.as_fd()).await.is_ok() {
+    if conn
+        .send_fd(FrameKind::Reply, &EntryReply { entry }, file.as_fd())
+        .await
+        .is_ok()
+    {
         end(conn, &Empty {}).await?;
     }
     Ok(())

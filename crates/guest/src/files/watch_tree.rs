@@ -27,11 +27,17 @@ pub(super) struct Tree {
 impl Tree {
     /// Everything made below `root` from now on is reported.
     pub(super) fn new(root: &str, depth: WatchDepth) -> OpResult<Self> {
-        let fd = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
-            .map_err(|e| system("watcher", e))?;
-        let fd = AsyncFd::register(fd).map_err(|e| system("watcher", e))?;
+        let fd =
+            init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|e| system("watcher", e))?;
+        let fd = crate::readiness::watched(fd).map_err(|e| system("watcher", e))?;
         let dirs = HashMap::new();
-        let mut tree = Self { fd, root: root.to_owned(), depth, dirs, ended: false };
+        let mut tree = Self {
+            fd,
+            root: root.to_owned(),
+            depth,
+            dirs,
+            ended: false,
+        };
         tree.add(String::new(), &mut Vec::new())?;
         Ok(tree)
     }
@@ -66,7 +72,9 @@ impl Tree {
                 continue;
             }
             for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
-                let Ok(name) = entry.file_name().into_string() else { continue };
+                let Ok(name) = entry.file_name().into_string() else {
+                    continue;
+                };
                 let name = join(&dir, &name);
                 if found.len() < MAX_PENDING {
                     found.push(event(WatchKind::Create, name.clone()));
@@ -109,7 +117,9 @@ impl Tree {
             events.push(event(WatchKind::Overflow, String::new()));
             return;
         }
-        let Some(dir) = self.dirs.get(&raw.watch).cloned() else { return };
+        let Some(dir) = self.dirs.get(&raw.watch).cloned() else {
+            return;
+        };
         if raw.flags.contains(ReadFlags::IGNORED) {
             self.dirs.remove(&raw.watch);
             return;
@@ -120,12 +130,18 @@ impl Tree {
             if dir.is_empty() && !self.ended {
                 self.ended = true;
                 let moved = raw.flags.contains(ReadFlags::MOVE_SELF);
-                let kind = if moved { WatchKind::Rename } else { WatchKind::Remove };
+                let kind = if moved {
+                    WatchKind::Rename
+                } else {
+                    WatchKind::Remove
+                };
                 events.push(event(kind, ".".to_owned()));
             }
             return;
         }
-        let Some(kind) = kind_of(raw.flags) else { return };
+        let Some(kind) = kind_of(raw.flags) else {
+            return;
+        };
         let name = match &raw.name {
             Some(name) => join(&dir, name),
             // About a watched directory itself; one below is reported by the one above it too.
@@ -150,8 +166,12 @@ impl Tree {
     fn forget(&mut self, name: &str) {
         let below = format!("{name}/");
         let gone = |dir: &String| dir == name || dir.starts_with(&below);
-        let watches: Vec<i32> =
-            self.dirs.iter().filter(|(_, d)| gone(d)).map(|(w, _)| *w).collect();
+        let watches: Vec<i32> = self
+            .dirs
+            .iter()
+            .filter(|(_, d)| gone(d))
+            .map(|(w, _)| *w)
+            .collect();
         for watch in watches {
             self.dirs.remove(&watch);
             // It may have ended by itself.
@@ -202,9 +222,17 @@ fn kind_of(flags: ReadFlags) -> Option<WatchKind> {
 }
 
 fn join(dir: &str, name: &str) -> String {
-    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
+    if dir.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{dir}/{name}")
+    }
 }
 
 fn event(kind: WatchKind, name: String) -> WatchEvent {
-    WatchEvent { kind, name, entry: None }
+    WatchEvent {
+        kind,
+        name,
+        entry: None,
+    }
 }

@@ -23,7 +23,9 @@ pub(crate) fn kill_session(leader: Pid) {
 
 /// Living processes of the session.
 fn members(leader: Pid) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| session_of(*pid) == Some(leader.as_raw_nonzero().get()))

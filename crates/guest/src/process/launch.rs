@@ -17,9 +17,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 use tokio::{io::unix::AsyncFd, sync::Notify};
-use woodfrog_guest_proto::{
-    Channel, ErrorCode, PtySize, Rlimit, StartRequest, StdinMode, limits,
-};
+use woodfrog_guest_proto::{Channel, ErrorCode, PtySize, Rlimit, StartRequest, StdinMode, limits};
 use woodfrog_linux::{
     caps::CapSet,
     limits::{Resource, ResourceLimit},
@@ -55,20 +53,32 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
     let (stdio, ends) = descriptors(&request, &user)?;
     let spec = SpawnSpec {
         program: c_string(&request.cmd)?,
-        argv: std::iter::once(&request.cmd).chain(&request.args).map(c_string).collect::<OpResult<_>>()?,
-        env: env.iter().map(|(k, v)| c_string(format!("{k}={v}"))).collect::<OpResult<_>>()?,
+        argv: std::iter::once(&request.cmd)
+            .chain(&request.args)
+            .map(c_string)
+            .collect::<OpResult<_>>()?,
+        env: env
+            .iter()
+            .map(|(k, v)| c_string(format!("{k}={v}")))
+            .collect::<OpResult<_>>()?,
         cwd: c_string(&cwd)?,
         uid: user.uid,
         gid: user.gid,
         groups: user.groups.clone(),
         stdio,
-        rlimits: request.rlimits.iter().map(rlimit).collect::<OpResult<_>>()?,
+        rlimits: request
+            .rlimits
+            .iter()
+            .map(rlimit)
+            .collect::<OpResult<_>>()?,
         umask: 0o022,
         capabilities: CapSet::SANDBOX,
         oom_score_adj: None,
     };
     let spawned = spawn(spec).map_err(|e| spawn_error(&request.cmd, &cwd, &e))?;
-    let retention = request.retention.unwrap_or(limits::DEFAULT_RETENTION as u64) as usize;
+    let retention = request
+        .retention
+        .unwrap_or(limits::DEFAULT_RETENTION as u64) as usize;
     let timeout = request.timeout_ms;
     let process = Rc::new(Process {
         id: guest.processes.borrow_mut().next_id(),
@@ -92,13 +102,19 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
     guest.processes.borrow_mut().insert(process.clone());
     tokio::task::spawn_local(pump::run(guest.clone(), process.clone(), ends.sources));
     if let Some(timeout) = timeout {
-        tokio::task::spawn_local(enforce_timeout(process.clone(), Duration::from_millis(timeout)));
+        tokio::task::spawn_local(enforce_timeout(
+            process.clone(),
+            Duration::from_millis(timeout),
+        ));
     }
     Ok(process)
 }
 
 async fn enforce_timeout(process: Rc<Process>, timeout: Duration) {
-    if tokio::time::timeout(timeout, process.wait_exit()).await.is_err() {
+    if tokio::time::timeout(timeout, process.wait_exit())
+        .await
+        .is_err()
+    {
         process.timed_out.set(true);
         kill_session(process.pid);
     }
@@ -109,12 +125,18 @@ fn check(guest: &Guest, request: &StartRequest) -> OpResult<()> {
         return Err(invalid("cmd is empty"));
     }
     if request.args.len() + request.env.len() > limits::MAX_STRINGS {
-        return Err(fail(ErrorCode::TooLarge, "too many arguments and environment entries"));
+        return Err(fail(
+            ErrorCode::TooLarge,
+            "too many arguments and environment entries",
+        ));
     }
     if request.env.keys().any(|k| k.is_empty() || k.contains('=')) {
         return Err(invalid("an environment name is empty or contains '='"));
     }
-    if request.retention.is_some_and(|r| r > limits::MAX_RETENTION as u64) {
+    if request
+        .retention
+        .is_some_and(|r| r > limits::MAX_RETENTION as u64)
+    {
         return Err(fail(ErrorCode::TooLarge, "retention is above the limit"));
     }
     if guest.processes.borrow().running() >= limits::MAX_PROCESSES {
@@ -154,7 +176,10 @@ fn working_directory(guest: &Guest, request: &StartRequest, user: &User) -> OpRe
     }
     let configured = guest.config.borrow().default_workdir.clone();
     let candidates = configured.into_iter().chain([user.home.clone()]);
-    Ok(candidates.map(|c| crate::files::resolve(&c, &user.home)).find(|c| is_dir(c)).unwrap_or("/".to_owned()))
+    Ok(candidates
+        .map(|c| crate::files::resolve(&c, &user.home))
+        .find(|c| is_dir(c))
+        .unwrap_or("/".to_owned()))
 }
 
 fn descriptors(request: &StartRequest, user: &User) -> OpResult<(Stdio, Ends)> {
@@ -170,7 +195,8 @@ fn pipes(stdin: StdinMode, user: &User) -> std::io::Result<(Stdio, Ends)> {
     let (err_read, err_write) = pipe(user)?;
     let (child_stdin, stdin) = match stdin {
         StdinMode::Closed => {
-            let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let null =
+                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
             (null, Stdin::closed())
         }
         StdinMode::Open => {
@@ -182,8 +208,19 @@ fn pipes(stdin: StdinMode, user: &User) -> std::io::Result<(Stdio, Ends)> {
         (Channel::Stdout, Rc::new(asynchronous(out_read)?)),
         (Channel::Stderr, Rc::new(asynchronous(err_read)?)),
     ];
-    let stdio = Stdio::Fds { stdin: child_stdin, stdout: out_write, stderr: err_write };
-    Ok((stdio, Ends { stdin, sources, master: None }))
+    let stdio = Stdio::Fds {
+        stdin: child_stdin,
+        stdout: out_write,
+        stderr: err_write,
+    };
+    Ok((
+        stdio,
+        Ends {
+            stdin,
+            sources,
+            master: None,
+        },
+    ))
 }
 
 /// A pipe that belongs to the user, so that `/dev/stdout` can be opened by the process.
@@ -191,7 +228,11 @@ fn pipe(user: &User) -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     // Smaller when the user's share of pipe memory is used up; that only costs speed.
     let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
-    fchown(&read, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)))?;
+    fchown(
+        &read,
+        Some(Uid::from_raw(user.uid)),
+        Some(Gid::from_raw(user.gid)),
+    )?;
     Ok((read, write))
 }
 
@@ -202,7 +243,11 @@ fn terminal(size: PtySize, user: &User) -> std::io::Result<(Stdio, Ends)> {
     let slave = ioctl_tiocgptpeer(&master, flags)?;
     tcsetwinsize(&master, winsize(size))?;
     // As login(1) does; the terminal works without it.
-    let _ = fchown(&slave, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(TTY_GROUP)));
+    let _ = fchown(
+        &slave,
+        Some(Uid::from_raw(user.uid)),
+        Some(Gid::from_raw(TTY_GROUP)),
+    );
     let master = Rc::new(asynchronous(master)?);
     let ends = Ends {
         stdin: Stdin::terminal(master.clone()),
@@ -213,13 +258,18 @@ fn terminal(size: PtySize, user: &User) -> std::io::Result<(Stdio, Ends)> {
 }
 
 pub(super) fn winsize(size: PtySize) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
+    Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }
 
 fn asynchronous(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     let flags = fcntl_getfl(fd.as_fd())?;
     fcntl_setfl(fd.as_fd(), flags | OFlags::NONBLOCK)?;
-    AsyncFd::register(fd)
+    crate::readiness::watched(fd)
 }
 
 fn c_string(text: impl AsRef<str>) -> OpResult<CString> {
@@ -238,19 +288,25 @@ fn rlimit(limit: &Rlimit) -> OpResult<ResourceLimit> {
         "stack" => Resource::Stack,
         other => return Err(invalid(format!("resource limit '{other}' is not known"))),
     };
-    Ok(ResourceLimit { resource, soft: limit.soft, hard: limit.hard })
+    Ok(ResourceLimit {
+        resource,
+        soft: limit.soft,
+        hard: limit.hard,
+    })
 }
 
 fn spawn_error(cmd: &str, cwd: &str, error: &SpawnError) -> woodfrog_guest_proto::ErrorBody {
     match error {
         SpawnError::NotFound => fail(ErrorCode::NotFound, format!("{cmd}: program not found")),
-        SpawnError::NotExecutable => {
-            fail(ErrorCode::PermissionDenied, format!("{cmd}: program not executable"))
-        }
+        SpawnError::NotExecutable => fail(
+            ErrorCode::PermissionDenied,
+            format!("{cmd}: program not executable"),
+        ),
         SpawnError::WorkingDirectory(e) => invalid(format!("cwd '{cwd}': {e}")),
         SpawnError::Create(e) => fail(ErrorCode::Busy, format!("cannot create a process: {e}")),
-        SpawnError::Setup { step, source } => {
-            fail(ErrorCode::Internal, format!("cannot set up the process ({step:?}): {source}"))
-        }
+        SpawnError::Setup { step, source } => fail(
+            ErrorCode::Internal,
+            format!("cannot set up the process ({step:?}): {source}"),
+        ),
     }
 }

@@ -1,6 +1,9 @@
 //! The output of one process: a ring of bytes in a single offset space.
 
-use std::{collections::{BTreeMap, VecDeque}, io::IoSlice};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::IoSlice,
+};
 
 use woodfrog_guest_proto::{Channel, From, Gap};
 
@@ -49,12 +52,15 @@ impl Log {
 
     /// How many bytes may be pushed now without taking any from an attached reader.
     pub(crate) fn room(&self) -> usize {
-        let Some(slowest) = self.readers.values().min() else { return self.capacity };
+        let Some(slowest) = self.readers.values().min() else {
+            return self.capacity;
+        };
         // One more run could be needed; the oldest must be dispensable when there are too many.
         if self.runs.len() >= self.max_runs && self.runs.get(1).is_none_or(|r| r.0 > *slowest) {
             return 0;
         }
-        self.capacity.saturating_sub((self.end() - slowest) as usize)
+        self.capacity
+            .saturating_sub((self.end() - slowest) as usize)
     }
 
     /// Appends at most [`Log::room`] bytes, dropping the oldest.
@@ -70,8 +76,11 @@ impl Log {
         }
         if self.ring.capacity() - self.ring.len() < bytes.len() {
             // Doubling, but never beyond the capacity.
-            let target = (self.ring.len() + bytes.len()).next_power_of_two().min(self.capacity);
-            self.ring.reserve_exact(target.saturating_sub(self.ring.len()).max(bytes.len()));
+            let target = (self.ring.len() + bytes.len())
+                .next_power_of_two()
+                .min(self.capacity);
+            self.ring
+                .reserve_exact(target.saturating_sub(self.ring.len()).max(bytes.len()));
         }
         self.ring.extend(bytes);
     }
@@ -95,7 +104,13 @@ impl Log {
         let id = self.next_reader;
         self.next_reader += 1;
         self.readers.insert(id, at);
-        Ok((id, (at > wanted).then_some(Gap { from: wanted, to: at })))
+        Ok((
+            id,
+            (at > wanted).then_some(Gap {
+                from: wanted,
+                to: at,
+            }),
+        ))
     }
 
     pub(crate) fn detach(&mut self, reader: u64) {
@@ -146,7 +161,10 @@ mod tests {
     use super::*;
 
     fn text(log: &Log, at: u64, len: usize) -> Vec<u8> {
-        log.slices(at, len).iter().flat_map(|s| s.to_vec()).collect()
+        log.slices(at, len)
+            .iter()
+            .flat_map(|s| s.to_vec())
+            .collect()
     }
 
     #[test]
@@ -186,7 +204,11 @@ mod tests {
     fn runs_are_bounded_and_readers_keep_theirs() {
         let mut log = Log::new(1024);
         for i in 0..1000u32 {
-            let channel = if i % 2 == 0 { Channel::Stdout } else { Channel::Stderr };
+            let channel = if i % 2 == 0 {
+                Channel::Stdout
+            } else {
+                Channel::Stderr
+            };
             log.push(channel, b"x");
         }
         assert!(log.runs.len() <= 16);

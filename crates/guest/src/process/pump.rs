@@ -98,7 +98,9 @@ async fn grace(process: &Process) {
 async fn until_end(process: &Process, fd: &AsyncFd<OwnedFd>, channel: Channel) {
     loop {
         wait_room(process).await;
-        let Ok(mut ready) = fd.readable().await else { return };
+        let Ok(mut ready) = fd.readable().await else {
+            return;
+        };
         match take(process, fd.get_ref(), channel) {
             Taken::Bytes(_) => {}
             // The other pump may have used the room up meanwhile.
@@ -129,7 +131,10 @@ fn take(process: &Process, fd: &OwnedFd, channel: Channel) -> Taken {
         match read(fd, scratch.get_mut(..room).unwrap_or_default()) {
             Ok(0) => Taken::End,
             Ok(n) => {
-                process.log.borrow_mut().push(channel, scratch.get(..n).unwrap_or_default());
+                process
+                    .log
+                    .borrow_mut()
+                    .push(channel, scratch.get(..n).unwrap_or_default());
                 process.grew.notify_waiters();
                 Taken::Bytes(n)
             }

@@ -27,15 +27,24 @@ pub(super) struct Stdin {
 
 impl Stdin {
     pub(super) fn closed() -> Self {
-        Self { target: Target::Closed, given: 0 }
+        Self {
+            target: Target::Closed,
+            given: 0,
+        }
     }
 
     pub(super) fn pipe(fd: AsyncFd<OwnedFd>) -> Self {
-        Self { target: Target::Pipe(fd), given: 0 }
+        Self {
+            target: Target::Pipe(fd),
+            given: 0,
+        }
     }
 
     pub(super) fn terminal(fd: Rc<AsyncFd<OwnedFd>>) -> Self {
-        Self { target: Target::Terminal(fd), given: 0 }
+        Self {
+            target: Target::Terminal(fd),
+            given: 0,
+        }
     }
 
     pub(super) fn close(&mut self) {
@@ -105,7 +114,9 @@ pub(crate) async fn feed(
             Ok(Some(_)) => return Err(invalid("expected contiguous data or the end")),
         }
     }
-    let position = StdinPosition { offset: stdin.given };
+    let position = StdinPosition {
+        offset: stdin.given,
+    };
     drop(stdin);
     // A host that does not wait for the answer has its reasons.
     let _ = conn.send(FrameKind::End, &position).await;
@@ -127,9 +138,13 @@ async fn write_at(
     stdin.fd()?;
     if at > stdin.given {
         let given = stdin.given;
-        return Err(invalid(format!("input at {at} would leave a hole after {given}")));
+        return Err(invalid(format!(
+            "input at {at} would leave a hole after {given}"
+        )));
     }
-    let known = usize::try_from(stdin.given - at).unwrap_or(usize::MAX).min(bytes.len());
+    let known = usize::try_from(stdin.given - at)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
     let fresh = bytes.get(known..).unwrap_or_default();
     tokio::select! {
         biased;
@@ -149,9 +164,10 @@ pub(crate) async fn close(guest: &Guest, target: &ProcessRef) -> OpResult<()> {
         _ = process.wait_exit() => return Ok(()),
     };
     match stdin.target {
-        Target::Terminal(_) => {
-            Err(fail(ErrorCode::Unsupported, "a terminal is closed by sending it ^D"))
-        }
+        Target::Terminal(_) => Err(fail(
+            ErrorCode::Unsupported,
+            "a terminal is closed by sending it ^D",
+        )),
         Target::Pipe(_) | Target::Closed => {
             stdin.close();
             Ok(())

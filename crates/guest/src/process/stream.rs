@@ -2,7 +2,7 @@
 
 use std::{io, io::IoSlice, rc::Rc};
 
-use woodfrog_guest_proto::{From, FrameKind, Gap, Started, data_prefix, limits};
+use woodfrog_guest_proto::{FrameKind, From, Gap, Started, data_prefix, limits};
 
 use super::{Process, pid_number};
 use crate::{
@@ -21,7 +21,9 @@ impl Reader {
         let attached = process.log.borrow_mut().attach(from);
         match attached {
             Ok((id, gap)) => Ok((Self { process, id }, gap)),
-            Err(end) => Err(invalid(format!("offset lies beyond the end of the output ({end})"))),
+            Err(end) => Err(invalid(format!(
+                "offset lies beyond the end of the output ({end})"
+            ))),
         }
     }
 
@@ -49,7 +51,11 @@ pub(crate) async fn follow(conn: &Conn, process: Rc<Process>, from: From) -> OpR
 async fn stream(conn: &Conn, reader: &Reader, gap: Option<Gap>) -> io::Result<()> {
     let process = &reader.process;
     let offset = gap.map_or(reader.position(), |gap| gap.from);
-    let started = Started { id: process.id, pid: pid_number(process.pid), offset };
+    let started = Started {
+        id: process.id,
+        pid: pid_number(process.pid),
+        offset,
+    };
     conn.send(FrameKind::Reply, &started).await?;
     if let Some(gap) = gap {
         conn.send(FrameKind::Event, &gap).await?;

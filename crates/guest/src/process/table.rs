@@ -36,14 +36,21 @@ impl Table {
 
     /// Pids whose exit is not known yet.
     pub(crate) fn unreaped(&self) -> Vec<Pid> {
-        self.running.values().filter(|p| p.exit.get().is_none()).map(|p| p.pid).collect()
+        self.running
+            .values()
+            .filter(|p| p.exit.get().is_none())
+            .map(|p| p.pid)
+            .collect()
     }
 
     /// Records a reaped child; a stranger's (an orphan's) is of no interest.
     pub(crate) fn reaped(&self, pid: Pid, status: WaitStatus) {
         let exit = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Exit::Exited { code },
-            (None, Some(signal)) => Exit::Signaled { signal, core: status.as_raw() & 0x80 != 0 },
+            (None, Some(signal)) => Exit::Signaled {
+                signal,
+                core: status.as_raw() & 0x80 != 0,
+            },
             (None, None) => return,
         };
         let mine = |p: &&Rc<Process>| p.pid == pid && p.exit.get().is_none();
@@ -89,13 +96,17 @@ impl Table {
         running.or_else(ended).cloned().ok_or_else(|| match target {
             ProcessRef::Id(id) => fail(ErrorCode::NotFound, format!("no process with id {id}")),
             ProcessRef::Pid(pid) => fail(ErrorCode::NotFound, format!("no process with pid {pid}")),
-            ProcessRef::Tag(tag) => fail(ErrorCode::NotFound, format!("no process with tag '{tag}'")),
+            ProcessRef::Tag(tag) => {
+                fail(ErrorCode::NotFound, format!("no process with tag '{tag}'"))
+            }
         })
     }
 
     pub(crate) fn infos(&mut self) -> Vec<ProcessInfo> {
         self.prune();
         let ended = self.ended.iter().map(|(_, p)| p.info());
-        ended.chain(self.running.values().map(|p| p.info())).collect()
+        ended
+            .chain(self.running.values().map(|p| p.info()))
+            .collect()
     }
 }
