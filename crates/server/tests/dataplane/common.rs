@@ -1,6 +1,4 @@
 //! The data plane in front of a real guest, without an engine.
-#![allow(dead_code, clippy::allow_attributes, reason = "every test file uses a part of this")]
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -27,14 +25,14 @@ use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::{Code, Fault, SandboxId};
 
 /// Long enough for a busy machine; reaching it is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const TOKEN: &str = "0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TOKEN: &str = "0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0";
 
 /// One sandbox that is a guest process of this machine.
-pub struct Plane {
-    pub access: SandboxAccess,
+pub(crate) struct Plane {
+    pub(crate) access: SandboxAccess,
     client: GuestClient,
-    pub ended: CancellationToken,
+    pub(crate) ended: CancellationToken,
 }
 
 #[async_trait::async_trait]
@@ -59,29 +57,32 @@ impl DataPlane for Plane {
     }
 
     async fn port_connect(&self, _: &SandboxId, port: u16) -> Result<TcpStream, Fault> {
-        self.client.connect(port).await.map_err(|error| match error {
-            GuestError::Refused(body) => Fault::new(Code::PortNotOpen, body.message),
-            other => Fault::internal(other),
-        })
+        self.client
+            .connect(port)
+            .await
+            .map_err(|error| match error {
+                GuestError::Refused(body) => Fault::new(Code::PortNotOpen, body.message),
+                other => Fault::internal(other),
+            })
     }
 }
 
-pub struct World {
-    pub plane: Arc<Plane>,
-    pub address: SocketAddr,
-    pub dir: TempDir,
+pub(crate) struct World {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) address: SocketAddr,
+    pub(crate) dir: TempDir,
     child: Child,
-    pub shutdown: CancellationToken,
-    pub served: tokio::task::JoinHandle<std::io::Result<()>>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) served: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 #[derive(Clone)]
-pub struct Setup {
-    pub network: NetworkSpec,
-    pub traffic_token: Option<String>,
-    pub domain: Option<String>,
-    pub port: u16,
-    pub control: Router,
+pub(crate) struct Setup {
+    pub(crate) network: NetworkSpec,
+    pub(crate) traffic_token: Option<String>,
+    pub(crate) domain: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) control: Router,
 }
 
 impl Default for Setup {
@@ -97,11 +98,11 @@ impl Default for Setup {
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Setup::default()).await
     }
 
-    pub async fn with(setup: Setup) -> Self {
+    pub(crate) async fn with(setup: Setup) -> Self {
         let (dir, socket, child) = spawn_guest();
         let client = GuestClient::new(Arc::new(PathConnector(socket)));
         let start = Instant::now();
@@ -118,31 +119,52 @@ impl World {
             default_user: "user".to_owned(),
             default_workdir: None,
         };
-        let plane = Arc::new(Plane { access, client, ended: CancellationToken::new() });
-        let options = Arc::new(ServerOptions { domain: setup.domain });
-        let faces = Faces::new(Arc::clone(&plane) as Arc<dyn DataPlane>, setup.control, options);
+        let plane = Arc::new(Plane {
+            access,
+            client,
+            ended: CancellationToken::new(),
+        });
+        let options = Arc::new(ServerOptions {
+            domain: setup.domain,
+        });
+        let faces = Faces::new(
+            Arc::clone(&plane) as Arc<dyn DataPlane>,
+            setup.control,
+            options,
+        );
         let tcp = TcpListener::bind(("127.0.0.1", setup.port)).await.unwrap();
         let address = tcp.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let served =
-            tokio::spawn(serve(faces, vec![Listener { tcp, tls: None }], shutdown.clone()));
-        Self { plane, address, dir, child, shutdown, served }
+        let served = tokio::spawn(serve(
+            faces,
+            vec![Listener { tcp, tls: None }],
+            shutdown.clone(),
+        ));
+        Self {
+            plane,
+            address,
+            dir,
+            child,
+            shutdown,
+            served,
+        }
     }
 
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.plane.access.id.as_str()
     }
 
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.dir.path().join("home")
     }
 
     /// A request to the daemon with its routing headers and token.
-    pub fn envd(&self, method: &str, path: &str) -> http::request::Builder {
-        self.to_port(49983, method, path).header("x-access-token", TOKEN)
+    pub(crate) fn envd(&self, method: &str, path: &str) -> http::request::Builder {
+        self.to_port(49983, method, path)
+            .header("x-access-token", TOKEN)
     }
 
-    pub fn to_port(&self, port: u16, method: &str, path: &str) -> http::request::Builder {
+    pub(crate) fn to_port(&self, port: u16, method: &str, path: &str) -> http::request::Builder {
         Request::builder()
             .method(method)
             .uri(path)
@@ -152,18 +174,21 @@ impl World {
     }
 
     /// Sends a request on a new connection.
-    pub async fn send(&self, request: Request<Body>) -> Response<Incoming> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response<Incoming> {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection.with_upgrades());
         let sent = tokio::time::timeout(PATIENCE, sender.send_request(request));
         sent.await.expect("no answer").unwrap()
     }
 
-    pub async fn fetch(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn fetch(&self, request: Request<Body>) -> Answer {
         let (parts, body) = self.send(request).await.into_parts();
-        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("no end");
+        let body = tokio::time::timeout(PATIENCE, body.collect())
+            .await
+            .expect("no end");
         Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -171,12 +196,13 @@ impl World {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        self.fetch(self.envd("GET", path).body(Body::empty()).unwrap()).await
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.fetch(self.envd("GET", path).body(Body::empty()).unwrap())
+            .await
     }
 
     /// A unary call.
-    pub async fn call(&self, procedure: &str, message: &str) -> Answer {
+    pub(crate) async fn call(&self, procedure: &str, message: &str) -> Answer {
         let request = self
             .envd("POST", &format!("/{procedure}"))
             .header("content-type", "application/json")
@@ -188,7 +214,12 @@ impl World {
     }
 
     /// A call whose answer streams.
-    pub async fn open(&self, procedure: &str, messages: &[&str], headers: &[(&str, &str)]) -> Frames {
+    pub(crate) async fn open(
+        &self,
+        procedure: &str,
+        messages: &[&str],
+        headers: &[(&str, &str)],
+    ) -> Frames {
         let mut body = Vec::new();
         for message in messages {
             body.push(0);
@@ -204,16 +235,23 @@ impl World {
         }
         let response = self.send(request.body(Body::from(body)).unwrap()).await;
         assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "application/connect+json");
-        Frames { body: response.into_body(), buffer: Vec::new() }
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/connect+json"
+        );
+        Frames {
+            body: response.into_body(),
+            buffer: Vec::new(),
+        }
     }
 
     /// Starts `/bin/sh -c` and streams it.
-    pub async fn sh(&self, script: &str, headers: &[(&str, &str)]) -> Frames {
+    pub(crate) async fn sh(&self, script: &str, headers: &[(&str, &str)]) -> Frames {
         let message = serde_json::json!({
             "process": {"cmd": "/bin/sh", "args": ["-c", script]}, "stdin": false,
         });
-        self.open("process.Process/Start", &[&message.to_string()], headers).await
+        self.open("process.Process/Start", &[&message.to_string()], headers)
+            .await
     }
 }
 
@@ -225,36 +263,36 @@ impl Drop for World {
     }
 }
 
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("not JSON: {:?}", String::from_utf8_lossy(&self.body)))
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
 /// The envelopes of a streaming answer.
-pub struct Frames {
+pub(crate) struct Frames {
     body: Incoming,
     buffer: Vec<u8>,
 }
 
 impl Frames {
     /// The next envelope; `Err` when the connection broke, `Ok(None)` at a proper end.
-    pub async fn next(&mut self) -> Result<Option<(u8, serde_json::Value)>, hyper::Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(u8, serde_json::Value)>, hyper::Error> {
         let work = async {
             loop {
                 if let Some(header) = self.buffer.get(..5) {
@@ -275,24 +313,29 @@ impl Frames {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, work).await.expect("nothing comes")
+        tokio::time::timeout(PATIENCE, work)
+            .await
+            .expect("nothing comes")
     }
 
     /// The next message, which must be one.
-    pub async fn message(&mut self) -> serde_json::Value {
+    pub(crate) async fn message(&mut self) -> serde_json::Value {
         let (flags, value) = self.next().await.unwrap().expect("an envelope");
         assert_eq!(flags, 0, "{value}");
         value
     }
 
     /// Everything to the end: messages, and the last envelope.
-    pub async fn rest(&mut self) -> (Vec<serde_json::Value>, serde_json::Value) {
+    pub(crate) async fn rest(&mut self) -> (Vec<serde_json::Value>, serde_json::Value) {
         let mut messages = Vec::new();
         loop {
             match self.next().await.unwrap().expect("an end envelope") {
                 (0, value) => messages.push(value),
                 (2, value) => {
-                    assert!(self.next().await.unwrap().is_none(), "something follows the end");
+                    assert!(
+                        self.next().await.unwrap().is_none(),
+                        "something follows the end"
+                    );
                     return (messages, value);
                 }
                 (flags, value) => panic!("flags {flags}: {value}"),
@@ -302,10 +345,18 @@ impl Frames {
 }
 
 /// The decoded output of a kind.
-pub fn output(messages: &[serde_json::Value], kind: &str) -> Vec<u8> {
+pub(crate) fn output(messages: &[serde_json::Value], kind: &str) -> Vec<u8> {
     use base64::Engine as _;
-    let texts = messages.iter().filter_map(|message| message["event"]["data"][kind].as_str());
-    texts.flat_map(|text| base64::engine::general_purpose::STANDARD.decode(text).unwrap()).collect()
+    let texts = messages
+        .iter()
+        .filter_map(|message| message["event"]["data"][kind].as_str());
+    texts
+        .flat_map(|text| {
+            base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .unwrap()
+        })
+        .collect()
 }
 
 fn spawn_guest() -> (TempDir, PathBuf, Child) {
@@ -342,7 +393,14 @@ fn guest_binary() -> PathBuf {
     BUILD.call_once(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
         let built = Command::new(cargo)
-            .args(["build", "--quiet", "-p", "woodfrog-guest", "--bin", "woodfrog-guest"])
+            .args([
+                "build",
+                "--quiet",
+                "-p",
+                "woodfrog-guest",
+                "--bin",
+                "woodfrog-guest",
+            ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .unwrap();
