@@ -1,1 +1,158 @@
+//! PID 1 of a sandbox: runs processes, terminals, files, watchers and connections for the host.
+//!
+//! One thread serves everything; file operations that may block use a few short-lived helpers.
+//! Nothing here outlives a host connection except processes and their output, so a checkpoint
+//! taken while no host is connected loses nothing.
 #![forbid(unsafe_code)]
+
+use std::{io, path::PathBuf, time::Duration};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait, waitpid};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
+
+mod conn;
+mod error;
+mod files;
+mod guest;
+mod process;
+mod readiness;
+mod serve;
+mod system;
+mod users;
+
+use guest::Guest;
+
+/// Threads for file operations, and how long an idle one stays.
+const HELPERS: usize = 4;
+const HELPER_IDLE: Duration = Duration::from_secs(2);
+const HELPER_STACK: usize = 256 << 10;
+/// Between asking processes to end and ending them.
+const TERMINATION: Duration = Duration::from_secs(2);
+
+/// Whether the guest is the init of its PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Reaps every orphan; at SIGTERM ends every process of the namespace.
+    Init,
+    /// Reaps its own children only; at SIGTERM ends those.
+    Plain,
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen. Replaced if it exists; made with mode 0600.
+    pub socket: PathBuf,
+    /// The directory with `passwd` and `group`.
+    pub etc: PathBuf,
+    pub role: Role,
+}
+
+/// Serves until SIGTERM (then ends the processes and returns) or an error at the start.
+pub fn run(options: &Options) -> io::Result<()> {
+    woodfrog_linux::selfctl::set_undumpable()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(HELPERS)
+        .thread_keep_alive(HELPER_IDLE)
+        .thread_stack_size(HELPER_STACK)
+        .build()?;
+    let result = LocalSet::new().block_on(&runtime, serve_until_term(options));
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve_until_term(options: &Options) -> io::Result<()> {
+    // Before the first process can exist, so that no exit is missed.
+    let mut child = signal(SignalKind::child())?;
+    let mut term = signal(SignalKind::terminate())?;
+    let guest = Guest::new(options.etc.clone());
+    let listener = listen(options)?;
+    tokio::task::spawn_local(serve::serve(guest.clone(), listener));
+    loop {
+        tokio::select! {
+            _ = child.recv() => reap(&guest, options.role),
+            _ = term.recv() => break,
+        }
+    }
+    terminate(&guest, options.role, &mut child).await;
+    // Leaving the socket behind would only cost the next start a removal.
+    let _ = std::fs::remove_file(&options.socket);
+    Ok(())
+}
+
+/// The socket is only for root: it is bound inside a umask that denies everybody else, so there
+/// is no moment at which another user could connect.
+fn listen(options: &Options) -> io::Result<UnixListener> {
+    if let Some(parent) = options.socket.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match std::fs::remove_file(&options.socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(&options.socket);
+    rustix::process::umask(before);
+    listener
+}
+
+fn reap(guest: &Guest, role: Role) {
+    let processes = guest.processes.borrow();
+    match role {
+        Role::Init => {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                processes.reaped(pid, status);
+            }
+        }
+        Role::Plain => {
+            for pid in processes.unreaped() {
+                if let Ok(Some((pid, status))) = waitpid(Some(pid), WaitOptions::NOHANG) {
+                    processes.reaped(pid, status);
+                }
+            }
+        }
+    }
+}
+
+/// Asks every process to end, and ends those that do not.
+async fn terminate(guest: &Guest, role: Role, child: &mut tokio::signal::unix::Signal) {
+    let everyone = |signal| match role {
+        // Everything in the namespace but us.
+        Role::Init => {
+            for pid in all_pids() {
+                let _ = kill_process(pid, signal);
+            }
+        }
+        Role::Plain => {
+            for pid in guest.processes.borrow().unreaped() {
+                let _ = rustix::process::kill_process_group(pid, signal);
+            }
+        }
+    };
+    everyone(Signal::TERM);
+    let gone = async {
+        while !guest.processes.borrow().unreaped().is_empty() {
+            child.recv().await;
+            reap(guest, role);
+        }
+    };
+    if tokio::time::timeout(TERMINATION, gone).await.is_err() {
+        everyone(Signal::KILL);
+    }
+}
+
+fn all_pids() -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid > 1)
+        .filter_map(Pid::from_raw)
+        .collect()
+}

@@ -1,1 +1,37 @@
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, process::ExitCode};
+
+use woodfrog_guest::{Options, Role, run};
+
+const USAGE: &str = "usage: woodfrog-guest [--socket PATH] [--etc DIR] [--no-init]";
+
+fn main() -> ExitCode {
+    let result = options().and_then(|o| run(&o).map_err(|e| e.to_string()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("woodfrog-guest: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options {
+        socket: PathBuf::from("/run/woodfrog/guest.sock"),
+        etc: PathBuf::from("/etc"),
+        role: Role::Init,
+    };
+    let mut args = std::env::args_os().skip(1);
+    while let Some(arg) = args.next() {
+        let mut path = || args.next().map(PathBuf::from).ok_or(USAGE.to_owned());
+        match arg.to_str() {
+            Some("--socket") => options.socket = path()?,
+            Some("--etc") => options.etc = path()?,
+            Some("--no-init") => options.role = Role::Plain,
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok(options)
+}

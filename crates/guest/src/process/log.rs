@@ -1,0 +1,223 @@
+//! The output of one process: a ring of bytes in a single offset space.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::IoSlice,
+};
+
+use woodfrog_guest_proto::{Channel, From, Gap};
+
+/// One run of bytes of the same channel may cost this much bookkeeping; runs are limited to a
+/// count that keeps it below the retention.
+const RUN_COST: usize = 64;
+
+/// Keeps the newest bytes, at most `capacity`, and never forgets what an attached reader has not
+/// read: [`Log::room`] says how much may be added now.
+pub(crate) struct Log {
+    ring: VecDeque<u8>,
+    /// Where runs of one channel begin; the first begins at or before `start`.
+    runs: VecDeque<(u64, Channel)>,
+    start: u64,
+    capacity: usize,
+    max_runs: usize,
+    readers: BTreeMap<u64, u64>,
+    next_reader: u64,
+}
+
+impl Log {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            ring: VecDeque::new(),
+            runs: VecDeque::new(),
+            start: 0,
+            capacity,
+            max_runs: (capacity / RUN_COST).max(16),
+            readers: BTreeMap::new(),
+            next_reader: 0,
+        }
+    }
+
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.ring.len() as u64
+    }
+
+    /// Bytes of memory the ring may hold on to.
+    pub(crate) fn held(&self) -> usize {
+        self.ring.capacity()
+    }
+
+    /// How many bytes may be pushed now without taking any from an attached reader.
+    pub(crate) fn room(&self) -> usize {
+        let Some(slowest) = self.readers.values().min() else {
+            return self.capacity;
+        };
+        // One more run could be needed; the oldest must be dispensable when there are too many.
+        if self.runs.len() >= self.max_runs && self.runs.get(1).is_none_or(|r| r.0 > *slowest) {
+            return 0;
+        }
+        self.capacity
+            .saturating_sub((self.end() - slowest) as usize)
+    }
+
+    /// Appends at most [`Log::room`] bytes, dropping the oldest.
+    pub(crate) fn push(&mut self, channel: Channel, bytes: &[u8]) {
+        let excess = (self.ring.len() + bytes.len()).saturating_sub(self.capacity);
+        self.drop_oldest(excess.min(self.ring.len()));
+        if self.runs.back().is_none_or(|run| run.1 != channel) {
+            if self.runs.len() >= self.max_runs {
+                let next = self.runs.get(1).map_or(self.end(), |run| run.0);
+                self.drop_oldest((next - self.start) as usize);
+            }
+            self.runs.push_back((self.end(), channel));
+        }
+        if self.ring.capacity() - self.ring.len() < bytes.len() {
+            // Doubling, but never beyond the capacity.
+            let target = (self.ring.len() + bytes.len())
+                .next_power_of_two()
+                .min(self.capacity);
+            self.ring
+                .reserve_exact(target.saturating_sub(self.ring.len()).max(bytes.len()));
+        }
+        self.ring.extend(bytes);
+    }
+
+    fn drop_oldest(&mut self, count: usize) {
+        self.ring.drain(..count);
+        self.start += count as u64;
+        while self.runs.get(1).is_some_and(|run| run.0 <= self.start) {
+            self.runs.pop_front();
+        }
+    }
+
+    /// Attaches a reader. `Err` carries the end of the log when the offset lies beyond it.
+    pub(crate) fn attach(&mut self, from: From) -> Result<(u64, Option<Gap>), u64> {
+        let wanted = match from {
+            From::Latest => self.end(),
+            From::Offset(offset) if offset > self.end() => return Err(self.end()),
+            From::Offset(offset) => offset,
+        };
+        let at = wanted.max(self.start);
+        let id = self.next_reader;
+        self.next_reader += 1;
+        self.readers.insert(id, at);
+        Ok((
+            id,
+            (at > wanted).then_some(Gap {
+                from: wanted,
+                to: at,
+            }),
+        ))
+    }
+
+    pub(crate) fn detach(&mut self, reader: u64) {
+        self.readers.remove(&reader);
+    }
+
+    pub(crate) fn position(&self, reader: u64) -> u64 {
+        self.readers.get(&reader).copied().unwrap_or(self.end())
+    }
+
+    pub(crate) fn advance(&mut self, reader: u64, count: usize) {
+        if let Some(position) = self.readers.get_mut(&reader) {
+            *position += count as u64;
+        }
+    }
+
+    /// The channel at `at` and how many bytes, up to `most`, follow on it.
+    pub(crate) fn run_at(&self, at: u64, most: usize) -> Option<(Channel, usize)> {
+        if at < self.start || at >= self.end() {
+            return None;
+        }
+        let next = self.runs.partition_point(|run| run.0 <= at);
+        let channel = self.runs.get(next.checked_sub(1)?)?.1;
+        let limit = self.runs.get(next).map_or(self.end(), |run| run.0);
+        Some((channel, most.min((limit - at) as usize)))
+    }
+
+    /// The bytes `at..at + len`, which must be held.
+    pub(crate) fn slices(&self, at: u64, len: usize) -> [IoSlice<'_>; 2] {
+        let from = (at - self.start) as usize;
+        let (a, b) = self.ring.as_slices();
+        let first = a.get(from..a.len().min(from + len)).unwrap_or_default();
+        let skip = from.saturating_sub(a.len());
+        let rest = len - first.len();
+        let second = b.get(skip..b.len().min(skip + rest)).unwrap_or_default();
+        [IoSlice::new(first), IoSlice::new(second)]
+    }
+
+    /// Gives back memory that will not be needed any more.
+    pub(crate) fn seal(&mut self) {
+        self.ring.shrink_to_fit();
+        self.runs.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(log: &Log, at: u64, len: usize) -> Vec<u8> {
+        log.slices(at, len)
+            .iter()
+            .flat_map(|s| s.to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn without_readers_the_oldest_goes() {
+        let mut log = Log::new(8);
+        log.push(Channel::Stdout, b"abcdef");
+        log.push(Channel::Stderr, b"ghij");
+        assert_eq!((log.start(), log.end()), (2, 10));
+        assert_eq!(log.run_at(2, 100), Some((Channel::Stdout, 4)));
+        assert_eq!(log.run_at(6, 100), Some((Channel::Stderr, 4)));
+        assert_eq!(text(&log, 2, 8), b"cdefghij");
+        let (_, gap) = log.attach(From::Offset(0)).unwrap();
+        assert_eq!(gap, Some(Gap { from: 0, to: 2 }));
+        assert_eq!(log.attach(From::Offset(11)), Err(10));
+    }
+
+    #[test]
+    fn the_slowest_reader_limits_the_room() {
+        let mut log = Log::new(8);
+        let (slow, _) = log.attach(From::Offset(0)).unwrap();
+        let (fast, _) = log.attach(From::Latest).unwrap();
+        log.push(Channel::Stdout, b"abcdef");
+        log.advance(fast, 6);
+        assert_eq!(log.room(), 2);
+        log.advance(slow, 3);
+        assert_eq!(log.room(), 5);
+        log.push(Channel::Stdout, b"ghijk");
+        assert_eq!((log.start(), log.room()), (3, 0));
+        assert_eq!(text(&log, log.position(slow), 8), b"defghijk");
+        log.detach(slow);
+        assert_eq!(log.room(), 3);
+        log.detach(fast);
+        assert_eq!(log.room(), 8);
+    }
+
+    #[test]
+    fn runs_are_bounded_and_readers_keep_theirs() {
+        let mut log = Log::new(1024);
+        for i in 0..1000u32 {
+            let channel = if i % 2 == 0 {
+                Channel::Stdout
+            } else {
+                Channel::Stderr
+            };
+            log.push(channel, b"x");
+        }
+        assert!(log.runs.len() <= 16);
+        let (reader, _) = log.attach(From::Offset(log.start())).unwrap();
+        assert_eq!(log.room(), 0);
+        log.advance(reader, 1);
+        assert!(log.room() > 0);
+        let at = log.position(reader);
+        log.push(Channel::Stdout, b"y");
+        assert!(log.start() <= at);
+    }
+}

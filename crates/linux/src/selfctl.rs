@@ -1,0 +1,44 @@
+//! What a process sets about itself.
+
+use std::io;
+
+/// Makes the calling process undumpable: processes of the same uid without `CAP_SYS_PTRACE` can
+/// neither trace it nor read its memory or `/proc/PID` links. `execve` resets this, so a program
+/// that wants it says so itself, first thing.
+pub fn set_undumpable() -> io::Result<()> {
+    // SAFETY: PR_SET_DUMPABLE takes a number and touches no memory.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })
+}
+
+/// Makes the calling process the one that orphaned descendants are reparented to.
+pub fn set_child_subreaper() -> io::Result<()> {
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes a number and touches no memory.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
+}
+
+/// Sets close-on-exec on every descriptor from `first` on. Closes nothing: owned descriptors of
+/// this process stay valid.
+pub fn cloexec_from(first: u32) -> io::Result<()> {
+    // SAFETY: CLOSE_RANGE_CLOEXEC only changes flags of descriptors.
+    let rc = unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
+    check(rc)
+}
+
+/// Makes the calling process ignore the given signals until it execs or says otherwise.
+pub fn ignore_signals(signals: &[i32]) -> io::Result<()> {
+    for &signal in signals {
+        // SAFETY: SIG_IGN is a valid disposition and no handler of ours is involved.
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn check(rc: i32) -> io::Result<()> {
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
