@@ -5,8 +5,7 @@ use std::path::PathBuf;
 /// Run with `UPDATE=1` to write the document anew.
 #[test]
 fn openapi_document_is_current() {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/openapi.json");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/openapi.json");
     let document = woodfrog_server::native::document();
     let mut text = serde_json::to_string_pretty(&document).expect("the document is JSON");
     text.push('\n');
