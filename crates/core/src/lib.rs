@@ -1,1 +1,14 @@
+//! Decisions without IO: what a sandbox may do next, what a request may ask for, who a token is.
+//!
+//! Nothing here knows a clock, a socket or an async runtime: `now` is an argument, and what must
+//! happen in the world is returned as data.
 #![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod egress;
+pub mod filter;
+pub mod key;
+pub mod lifecycle;
+pub mod names;
+pub mod token;
+pub mod validate;

@@ -55,6 +55,8 @@ pub struct Options {
 /// Serves until SIGTERM (then ends the processes and returns) or an error at the start.
 pub fn run(options: &Options) -> io::Result<()> {
     woodfrog_linux::selfctl::set_undumpable()?;
+    // Whatever started us had its own idea of this.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(HELPERS)

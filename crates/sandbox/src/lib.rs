@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod spec;
 
 use async_trait::async_trait;

@@ -1,1 +1,66 @@
+//! The store in one SQLite file.
+//!
+//! One thread writes, with group commit; two threads read beside it. Queues are bounded: a
+//! caller waits for room. See `docs/design/store.md`.
 #![forbid(unsafe_code)]
+
+mod builds;
+mod connection;
+mod error;
+mod events;
+mod keys;
+mod migrate;
+mod reader;
+mod sandboxes;
+mod settings;
+mod stored;
+mod templates;
+mod writer;
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use woodfrog_store::Result;
+
+pub use error::OpenError;
+
+/// A SQLite file, opened for the server. Dropping it waits until the queued writes are on disk.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Dropped in this order: the last connection to close must be the writer's, which can fold
+    // the write-ahead log into the file.
+    readers: reader::Readers,
+    writer: writer::Writer,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file (mode 0600) and brings its schema up to date.
+    ///
+    /// Blocks on disk I/O. A file with a schema of a newer version, or one whose migrations were
+    /// changed, is left as it is.
+    pub fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+        let mut conn = connection::open_writer(path)?;
+        migrate::run(&mut conn, migrate::MIGRATIONS)?;
+        let readers = reader::Readers::start(path)?;
+        let writer = writer::Writer::start(conn)?;
+        Ok(Self { readers, writer })
+    }
+
+    /// Runs `job` in a transaction of its own; returns once it is committed and on disk.
+    async fn write<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.writer.write(job).await
+    }
+
+    /// Runs `job` on a read-only connection; it sees every write that was acknowledged before.
+    async fn read<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.readers.read(job).await
+    }
+}

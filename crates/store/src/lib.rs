@@ -5,9 +5,16 @@
 //! - a write names the generation it saw and fails with [`StoreError::Conflict`] if another
 //!   writer was first; nothing is half written;
 //! - lists are stable under concurrent inserts: no item is shown twice or skipped because of one.
+//! - times and durations are kept to the millisecond.
+//!
+//! A call whose future is dropped may or may not have written; it is never half done.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod cursor;
 mod error;
+pub mod memory;
 pub mod records;
 
 use async_trait::async_trait;
@@ -27,24 +34,28 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// Sandboxes.
 #[async_trait]
 pub trait SandboxStore: Send + Sync {
-    /// Adds a sandbox (its generation must be 1) and its first events in one transaction.
+    /// Adds a sandbox and its first events in one transaction. `Conflict` if its generation is
+    /// not 1, `Constraint` if the id is taken.
     async fn sandbox_insert(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()>;
     /// Replaces the record whose generation is `sandbox.generation - 1`, and appends events, in
     /// one transaction. `Conflict` if the stored generation is another, `NotFound` if it is gone.
     async fn sandbox_update(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()>;
-    /// Removes the record; the events stay. Removing what is not there is `Ok`.
+    /// Removes the record and appends events; the log stays. Removing what is not there is `Ok`
+    /// and appends nothing, so a repeated removal leaves one trace.
     async fn sandbox_remove(&self, id: &SandboxId, events: Vec<NewEvent>) -> Result<()>;
     /// One sandbox, of whatever workspace.
     async fn sandbox_fetch(&self, id: &SandboxId) -> Result<Option<Sandbox>>;
     /// A workspace's sandboxes that match, in the filter's order of `started_at` (then id).
-    /// Those in state `Deleting` are left out.
+    /// Those in state `Deleting` are left out; `started_after` is exclusive. A damaged record is
+    /// left out and logged, so that it does not hide the others.
     async fn sandbox_list(
         &self,
         workspace: &WorkspaceId,
         filter: &SandboxFilter,
         page: &PageRequest,
     ) -> Result<Page<Sandbox>>;
-    /// Every sandbox of every workspace and state: for recovery.
+    /// Every sandbox of every workspace and state, by id: for recovery. `Corrupt` if one of them
+    /// cannot be read: recovery removes what it does not know, so it must know all.
     async fn sandbox_all(&self) -> Result<Vec<Sandbox>>;
     /// Ids of running sandboxes whose deadline is at or before `now`, earliest first; from an
     /// index, so it costs what is due and not what exists.
@@ -58,7 +69,8 @@ pub trait SandboxStore: Send + Sync {
 /// The log of each sandbox: dense sequence numbers from 1.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Appends and returns the sequence number of the last one.
+    /// Appends and returns the sequence number of the last one (0 for an empty log). The sandbox
+    /// itself need not exist (any more).
     async fn event_append(&self, sandbox: &SandboxId, events: Vec<NewEvent>) -> Result<u64>;
     /// Events after sequence number `after`, oldest first.
     async fn event_list(
@@ -75,11 +87,12 @@ pub trait EventStore: Send + Sync {
 /// Templates and their builds.
 #[async_trait]
 pub trait TemplateStore: Send + Sync {
-    /// Adds a template. `Constraint` if the workspace has one of that name.
+    /// Adds a template. `Constraint` if the workspace has one of that name; the server's names
+    /// (workspace `None`) are a space of their own, which a workspace's name may shadow.
     async fn template_insert(&self, template: &Template) -> Result<()>;
-    /// Replaces a template by id.
+    /// Replaces a template by id. `NotFound` if it is gone, `Constraint` if its new name is taken.
     async fn template_update(&self, template: &Template) -> Result<()>;
-    /// Removes a template and its builds and logs.
+    /// Removes a template and its builds and logs. Removing what is not there is `Ok`.
     async fn template_remove(&self, id: &TemplateId) -> Result<()>;
     /// One template, of whatever workspace.
     async fn template_fetch(&self, id: &TemplateId) -> Result<Option<Template>>;
@@ -95,14 +108,16 @@ pub trait TemplateStore: Send + Sync {
         workspace: &WorkspaceId,
         page: &PageRequest,
     ) -> Result<Page<Template>>;
+    /// Adds a build. `NotFound` if its template is gone, `Constraint` if the id is taken.
     async fn build_insert(&self, build: &Build) -> Result<()>;
+    /// Replaces a build by id; its template never changes. `NotFound` if it is gone.
     async fn build_update(&self, build: &Build) -> Result<()>;
     async fn build_fetch(&self, id: &BuildId) -> Result<Option<Build>>;
     /// A template's builds, newest first.
     async fn build_list(&self, template: &TemplateId, page: &PageRequest) -> Result<Page<Build>>;
-    /// Builds that are waiting or building: what a restart must end or resume.
+    /// Builds that are waiting or building, oldest first: what a restart must end or resume.
     async fn build_unfinished(&self) -> Result<Vec<Build>>;
-    /// Appends to a build's log.
+    /// Appends to a build's log. `NotFound` if the build is gone.
     async fn build_log_append(&self, build: &BuildId, lines: Vec<BuildLogLine>) -> Result<()>;
     /// Lines from `offset` (0 is the first).
     async fn build_log_list(
@@ -115,13 +130,15 @@ pub trait TemplateStore: Send + Sync {
     async fn layer_cache_put(&self, key: &str, layer: &str, config: &str) -> Result<()>;
     /// The layer and image config (JSON) that a cache key gave.
     async fn layer_cache_get(&self, key: &str) -> Result<Option<(String, String)>>;
-    /// Every layer digest that a build or the step cache refers to: what must not be removed.
+    /// Every layer digest that a build or the step cache refers to, sorted: what must not be
+    /// removed. `Corrupt` if one of them cannot be read.
     async fn layers_in_use(&self) -> Result<Vec<String>>;
 }
 
 /// API keys.
 #[async_trait]
 pub trait KeyStore: Send + Sync {
+    /// Adds a key. `Constraint` if its id or digest is taken.
     async fn key_insert(&self, key: &ApiKey) -> Result<()>;
     async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>>;
     async fn key_fetch(&self, id: &KeyId) -> Result<Option<ApiKey>>;
@@ -129,6 +146,7 @@ pub trait KeyStore: Send + Sync {
     async fn key_list(&self, workspace: Option<&WorkspaceId>) -> Result<Vec<ApiKey>>;
     /// `false` if there was none.
     async fn key_remove(&self, id: &KeyId) -> Result<bool>;
+    /// Remembers the last use; it never moves back, and a key that is gone is no error.
     async fn key_touch(&self, id: &KeyId, at: Timestamp) -> Result<()>;
 }
 
@@ -139,18 +157,20 @@ pub trait SettingStore: Send + Sync {
     /// Stores `value` unless the name is taken; returns what is stored now.
     async fn setting_init(&self, name: &str, value: &[u8]) -> Result<Vec<u8>>;
     async fn setting_put(&self, name: &str, value: &[u8]) -> Result<()>;
-    /// Claims an idempotency key for a request (identified by `fingerprint`).
+    /// Claims an idempotency key for a request (identified by `fingerprint`); the entry's own
+    /// outcome is taken as `InProgress`.
     /// `Ok(None)`: claimed now. `Ok(Some(..))`: claimed before, with what is known of it.
     async fn idempotency_claim(&self, entry: &IdempotencyEntry)
     -> Result<Option<IdempotencyEntry>>;
-    /// Records how the request of a claimed key ended, or frees the key.
+    /// Records how the request of a claimed key ended, or frees the key. A key that was forgotten
+    /// meanwhile is no error.
     async fn idempotency_finish(
         &self,
         workspace: &WorkspaceId,
         key: &str,
         outcome: IdempotencyOutcome,
     ) -> Result<()>;
-    /// Forgets keys claimed before `before`.
+    /// Forgets keys claimed before `before`; returns how many.
     async fn idempotency_trim(&self, before: Timestamp) -> Result<u64>;
 }
 

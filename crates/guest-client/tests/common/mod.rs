@@ -88,7 +88,7 @@ impl Drop for TestGuest {
 }
 
 /// Built by cargo beside this test's directory.
-fn guest_binary() -> PathBuf {
+pub fn guest_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("WOODFROG_GUEST") {
         return path.into();
     }

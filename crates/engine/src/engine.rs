@@ -1,0 +1,125 @@
+//! The engine itself: start, stop, and what it consists of.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use woodfrog_core::token::ServerSecret;
+use woodfrog_types::{Fault, Timestamp};
+
+use crate::fault;
+use crate::inner::{Inner, Registry};
+use crate::keys::KeyCache;
+use crate::ports::{Options, Ports};
+use crate::sandbox::create::IDEMPOTENCY_KEPT;
+use crate::sandbox::deadline::{self, Alarm};
+use crate::sandbox::{metrics, recover};
+use crate::tasks;
+use crate::template::{self, Builds};
+
+/// The name under which the store keeps the server's secret.
+const SECRET_SETTING: &str = "server.secret";
+/// Between two sweeps of what is old.
+const TRIM_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3600);
+/// How long the log of a sandbox that is gone is kept.
+const EVENTS_KEPT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+/// Logs dropped in one go.
+const TRIM_BATCH: usize = 1000;
+
+/// Everything that Woodfrog does, behind one handle. A cheap clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Engine {
+    /// Recovers what the server before left, then runs. Fails if the store cannot be read.
+    pub async fn start(ports: Ports, options: Options) -> Result<Self, Fault> {
+        let secret = server_secret(&ports).await?;
+        let builds = Builds::new(options.builds_at_once);
+        let inner = Arc::new(Inner {
+            store: ports.store,
+            driver: ports.driver,
+            images: ports.images,
+            options,
+            secret,
+            started_at: Timestamp::now(),
+            registry: Registry::default(),
+            alarm: Alarm::new(),
+            keys: KeyCache::default(),
+            builds,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        });
+        recover::recover(&inner).await?;
+        template::end_unfinished(&inner).await?;
+        let shared = Arc::clone(&inner);
+        tasks::supervise(&inner.tasks, "deadlines", move || {
+            deadline::watch(Arc::clone(&shared))
+        });
+        let shared = Arc::clone(&inner);
+        tasks::supervise(&inner.tasks, "metrics", move || {
+            metrics::watch(Arc::clone(&shared))
+        });
+        let shared = Arc::clone(&inner);
+        tasks::supervise(&inner.tasks, "trim", move || trim(Arc::clone(&shared)));
+        Ok(Self { inner })
+    }
+
+    /// Whether requests are taken.
+    pub fn ready(&self) -> bool {
+        !self.inner.stopping.is_cancelled()
+    }
+
+    /// Stops taking work and waits for what is under way, at most for the drain timeout.
+    /// Sandboxes go on running; the next server adopts them.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.cancel();
+        self.inner.tasks.close();
+        let drain = self.inner.options.drain_timeout;
+        if tokio::time::timeout(drain, self.inner.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = self.inner.tasks.len(),
+                "operations did not end in time; a restart goes on with them"
+            );
+        }
+        self.inner.driver.shutdown().await;
+    }
+}
+
+/// The stored secret, made at the first start.
+async fn server_secret(ports: &Ports) -> Result<ServerSecret, Fault> {
+    let mut fresh = [0; ServerSecret::BYTES];
+    getrandom::fill(&mut fresh).map_err(|error| Fault::internal(error.to_string()))?;
+    let stored = ports.store.setting_init(SECRET_SETTING, &fresh).await;
+    let stored = stored.map_err(fault::store)?;
+    ServerSecret::from_slice(&stored)
+        .ok_or_else(|| Fault::internal("the stored server secret is damaged"))
+}
+
+/// Forgets what is old, now and then.
+async fn trim(inner: Arc<Inner>) {
+    let mut ticks = tokio::time::interval(TRIM_INTERVAL);
+    loop {
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let before = |kept: std::time::Duration| {
+            let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+            Timestamp::from_millis(Timestamp::now().as_millis().saturating_sub(kept))
+        };
+        let keys = inner.store.idempotency_trim(before(IDEMPOTENCY_KEPT)).await;
+        let logs = inner
+            .store
+            .event_trim(before(EVENTS_KEPT), TRIM_BATCH)
+            .await;
+        match keys.and(logs) {
+            Ok(dropped) => tracing::debug!(dropped, "trimmed"),
+            Err(error) => tracing::warn!(%error, "trimming failed"),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The port of image sources: where layers lie and how new ones come into being.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use woodfrog_types::template::BuiltImage;
+
+/// A failed call of an image source.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The source or the instruction is wrong; the sentence is for the one who gave it.
+    #[error("{0}")]
+    Rejected(String),
+    /// The machine or the network failed.
+    #[error("{what} failed")]
+    Failed {
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Takes lines about progress, for people. Never blocks.
+pub type ProgressSink = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Where an imported image comes from.
+#[derive(Debug, Clone)]
+pub enum ImportSource {
+    /// A tar archive of a root file system on the server's machine.
+    RootfsTar(PathBuf),
+    /// A directory (or tar of one) in the OCI image layout.
+    OciLayout(PathBuf),
+    /// An image in a registry: `debian:12`.
+    Registry {
+        reference: String,
+        username: Option<String>,
+        password: Option<String>,
+    },
+}
+
+/// Files that a COPY step brings.
+#[derive(Debug, Clone)]
+pub struct CopyRequest {
+    /// The uploaded archive.
+    pub archive: PathBuf,
+    /// What the step is applied to, bottom first.
+    pub layers: Vec<String>,
+    pub src: String,
+    pub dst: String,
+    /// Owner of what is copied; the image's user if unset.
+    pub user: Option<String>,
+    pub mode: Option<u32>,
+    /// What relative destinations count from.
+    pub workdir: Option<String>,
+}
+
+/// Makes and finds layers. Layers are named by digest and never change.
+#[async_trait]
+pub trait Images: Send + Sync + 'static {
+    /// The directories of these layers, in the order given. Fails if one is missing.
+    fn paths(&self, layers: &[String]) -> Result<Vec<PathBuf>, ImageError>;
+
+    /// The server's own base image, made on the machine if it is not there.
+    async fn base(&self, progress: ProgressSink) -> Result<BuiltImage, ImageError>;
+
+    /// Brings an image from outside, with what E2B clients expect in it added.
+    async fn import(
+        &self,
+        source: ImportSource,
+        progress: ProgressSink,
+    ) -> Result<BuiltImage, ImageError>;
+
+    /// Moves what a stopped build sandbox wrote into the store; returns the layer's digest.
+    async fn commit(&self, upper: &Path) -> Result<String, ImageError>;
+
+    /// Makes the layer of a COPY step.
+    async fn copy(&self, request: CopyRequest) -> Result<String, ImageError>;
+}

@@ -1,0 +1,81 @@
+//! What the engine is given: its ports and its options.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use woodfrog_core::admission::Caps;
+use woodfrog_sandbox::Driver;
+use woodfrog_store::Store;
+use woodfrog_types::limits;
+
+use crate::images::Images;
+
+/// The engine's ways into the world.
+#[derive(Clone)]
+pub struct Ports {
+    pub store: Arc<dyn Store>,
+    pub driver: Arc<dyn Driver>,
+    pub images: Arc<dyn Images>,
+}
+
+/// Who may use the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPolicy {
+    /// Only holders of a key of this server.
+    Required,
+    /// Development: any key, or none, is the default workspace's administrator.
+    AcceptAny,
+}
+
+/// How the engine behaves. Immutable once it runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where uploads for template builds are kept.
+    pub data_dir: PathBuf,
+    pub keys: KeyPolicy,
+    /// How many sandboxes may exist at once.
+    pub caps: Caps,
+    /// The longest timeout that a request may ask for.
+    pub timeout_max: Duration,
+    /// How long a new sandbox's guest may take until it answers.
+    pub guest_timeout: Duration,
+    /// How long a template's ready command may take until it succeeds.
+    pub ready_timeout: Duration,
+    /// Between two samples of each sandbox's use of resources.
+    pub metric_interval: Duration,
+    /// Samples kept per sandbox.
+    pub metric_samples: usize,
+    /// Builds that run at once; more wait for their turn.
+    pub builds_at_once: usize,
+    /// How long one step of a build may take.
+    pub build_step_timeout: Duration,
+    /// Bytes of one file archive uploaded for a build.
+    pub upload_bytes_max: u64,
+    /// How long a shutdown waits for operations under way.
+    pub drain_timeout: Duration,
+}
+
+impl Options {
+    /// The defaults, with everything kept under `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            keys: KeyPolicy::Required,
+            caps: Caps {
+                server: 2_000,
+                workspace: 1_000,
+            },
+            timeout_max: limits::SANDBOX_TIMEOUT_MAX,
+            guest_timeout: Duration::from_secs(10),
+            ready_timeout: Duration::from_secs(60),
+            metric_interval: Duration::from_secs(5),
+            // One hour at the default interval.
+            metric_samples: 720,
+            builds_at_once: 2,
+            build_step_timeout: Duration::from_secs(3600),
+            upload_bytes_max: 4 << 30,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}

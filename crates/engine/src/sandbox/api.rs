@@ -1,0 +1,183 @@
+//! What callers with a principal may do with sandboxes. Another workspace's id answers exactly as
+//! an unknown one.
+
+use std::sync::Arc;
+
+use woodfrog_core::{egress, token, validate};
+use woodfrog_types::event::SandboxEvent;
+use woodfrog_types::key::{Principal, Scope};
+use woodfrog_types::limits::PAGE_ITEMS_MAX;
+use woodfrog_types::metric::MetricSample;
+use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::page::{Page, PageRequest};
+use woodfrog_types::sandbox::{Sandbox, SandboxFilter};
+use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
+
+use crate::engine::Engine;
+use crate::fault;
+use crate::request::DeadlineChange;
+use crate::sandbox::live::{Command, Live};
+use crate::sandbox::owner;
+use crate::view::SandboxView;
+
+/// Events that one call returns at most.
+pub const EVENTS_MAX: usize = 1000;
+
+/// Whether a principal may know of something that this workspace owns.
+pub(crate) fn may_see(principal: &Principal, owner: &WorkspaceId) -> bool {
+    principal.scope == Scope::Admin || principal.workspace == *owner
+}
+
+impl Engine {
+    /// One sandbox. `SandboxNotFound` if it is gone or going.
+    pub async fn sandbox_fetch(
+        &self,
+        principal: &Principal,
+        id: &SandboxId,
+    ) -> Result<SandboxView, Fault> {
+        Ok(self.view(&self.find(principal, id)?.record()))
+    }
+
+    /// The workspace's sandboxes that match, by start time.
+    pub async fn sandbox_list(
+        &self,
+        principal: &Principal,
+        filter: SandboxFilter,
+        page: PageRequest,
+    ) -> Result<Page<SandboxView>, Fault> {
+        check_page(&page)?;
+        let listed = self
+            .inner
+            .store
+            .sandbox_list(&principal.workspace, &filter, &page)
+            .await
+            .map_err(fault::store)?;
+        Ok(listed.map(|sandbox| self.view(&sandbox)))
+    }
+
+    /// How many sandboxes the workspace has.
+    pub async fn sandbox_count(&self, principal: &Principal) -> Result<u64, Fault> {
+        let count = self.inner.store.sandbox_count(&principal.workspace).await;
+        count.map_err(fault::store)
+    }
+
+    /// Ends a sandbox; all of it is gone when this returns.
+    pub async fn sandbox_delete(&self, principal: &Principal, id: &SandboxId) -> Result<(), Fault> {
+        self.inner.accepting()?;
+        let live = self.find(principal, id)?;
+        live.ask(|reply| Command::Delete { reply }).await
+    }
+
+    /// Moves a sandbox's deadline.
+    pub async fn sandbox_deadline(
+        &self,
+        principal: &Principal,
+        id: &SandboxId,
+        change: DeadlineChange,
+    ) -> Result<SandboxView, Fault> {
+        self.inner.accepting()?;
+        match change {
+            DeadlineChange::Set(after) | DeadlineChange::Extend(after) => {
+                validate::timeout_at_most(after, self.inner.options.timeout_max)?;
+            }
+            DeadlineChange::Never => {}
+        }
+        let live = self.find(principal, id)?;
+        let record = live
+            .ask(|reply| Command::Deadline { change, reply })
+            .await?;
+        Ok(self.view(&record))
+    }
+
+    /// Replaces a sandbox's network rules; in force for new connections when this returns.
+    pub async fn sandbox_network(
+        &self,
+        principal: &Principal,
+        id: &SandboxId,
+        network: NetworkSpec,
+    ) -> Result<(), Fault> {
+        self.inner.accepting()?;
+        egress::validate(&network)?;
+        let live = self.find(principal, id)?;
+        let network = Box::new(network);
+        live.ask(|reply| Command::Network { network, reply }).await
+    }
+
+    /// Samples of a running sandbox between two times (both included), oldest first.
+    pub async fn sandbox_metrics(
+        &self,
+        principal: &Principal,
+        id: &SandboxId,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+    ) -> Result<Vec<MetricSample>, Fault> {
+        let live = self.find(principal, id)?;
+        let wanted = |sample: &&MetricSample| {
+            from.is_none_or(|from| sample.at >= from) && to.is_none_or(|to| sample.at <= to)
+        };
+        Ok(live.with_samples(|samples| samples.iter().filter(wanted).copied().collect()))
+    }
+
+    /// The latest sample of each of these sandboxes; those that are unknown, not visible or not
+    /// sampled yet are left out.
+    pub async fn sandbox_metrics_latest(
+        &self,
+        principal: &Principal,
+        ids: &[SandboxId],
+    ) -> Result<Vec<(SandboxId, MetricSample)>, Fault> {
+        if ids.len() > PAGE_ITEMS_MAX {
+            return Err(Fault::invalid(
+                "sandbox_ids",
+                format!("at most {PAGE_ITEMS_MAX} sandboxes per call"),
+            ));
+        }
+        let latest = |id: &SandboxId| {
+            let live = self.find(principal, id).ok()?;
+            let sample = live.with_samples(|samples| samples.back().copied())?;
+            Some((id.clone(), sample))
+        };
+        Ok(ids.iter().filter_map(latest).collect())
+    }
+
+    /// A sandbox's events after `after`, oldest first, at most `limit` (and [`EVENTS_MAX`]).
+    pub async fn sandbox_events(
+        &self,
+        principal: &Principal,
+        id: &SandboxId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<SandboxEvent>, Fault> {
+        self.find(principal, id)?;
+        let limit = limit.min(EVENTS_MAX);
+        let events = self.inner.store.event_list(id, after, limit).await;
+        events.map_err(fault::store)
+    }
+
+    fn find(&self, principal: &Principal, id: &SandboxId) -> Result<Arc<Live>, Fault> {
+        self.inner
+            .registry
+            .get(id)
+            .filter(|live| !live.is_ending() && may_see(principal, &live.record().workspace))
+            .ok_or_else(|| Fault::sandbox_not_found(id.as_str()))
+    }
+
+    pub(crate) fn view(&self, sandbox: &Sandbox) -> SandboxView {
+        let secret = &self.inner.secret;
+        SandboxView {
+            access_token: token::derive(secret, token::Purpose::Guest, &sandbox.id),
+            traffic_token: owner::traffic_token(&self.inner, sandbox),
+            sandbox: sandbox.clone(),
+        }
+    }
+}
+
+/// A page that a store may be asked for.
+pub(crate) fn check_page(page: &PageRequest) -> Result<(), Fault> {
+    if (1..=PAGE_ITEMS_MAX).contains(&page.limit) {
+        return Ok(());
+    }
+    Err(Fault::invalid(
+        "limit",
+        format!("must be 1 to {PAGE_ITEMS_MAX}"),
+    ))
+}

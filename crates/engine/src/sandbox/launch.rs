@@ -1,0 +1,74 @@
+//! What is needed to bring a sandbox up, and how the record becomes a driver's spec.
+
+use tokio::sync::oneshot;
+use woodfrog_sandbox::{Egress, LaunchSpec};
+use woodfrog_types::Fault;
+use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::sandbox::Sandbox;
+use woodfrog_types::template::BuiltImage;
+
+use crate::fault;
+use crate::images::ImageError;
+use crate::inner::Inner;
+
+/// A sandbox to be brought up by its owner.
+pub(crate) struct Boot {
+    pub(crate) image: BuiltImage,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) reply: oneshot::Sender<Result<(), Fault>>,
+}
+
+/// The driver's view of network rules.
+pub(crate) fn egress(network: &NetworkSpec) -> Egress {
+    Egress {
+        internet: network.internet,
+        allow: network.allow_out.clone(),
+        deny: network.deny_out.clone(),
+        dns_servers: network.dns_servers.clone(),
+        header_rules: network.header_rules.clone(),
+    }
+}
+
+/// The driver's view of a sandbox.
+pub(crate) fn spec(
+    inner: &Inner,
+    sandbox: &Sandbox,
+    image: &BuiltImage,
+) -> Result<LaunchSpec, Fault> {
+    Ok(LaunchSpec {
+        id: sandbox.id.clone(),
+        layers: inner.images.paths(&image.layers).map_err(image_fault)?,
+        hostname: sandbox.id.to_string(),
+        resources: sandbox.resources,
+        egress: egress(&sandbox.network),
+        security: image.security,
+    })
+}
+
+/// A failed call of the image source.
+pub(crate) fn image_fault(error: ImageError) -> Fault {
+    match error {
+        ImageError::Rejected(message) => Fault::invalid("template", message),
+        error @ ImageError::Failed { .. } => Fault::internal(error),
+    }
+}
+
+/// Has the driver remove all of a sandbox, trying a few times: what cannot be removed now (a busy
+/// mount) often can a moment later.
+pub(crate) async fn destroy(inner: &Inner, sandbox: &Sandbox) -> Result<(), Fault> {
+    const TRIES: u32 = 4;
+    let mut pause = std::time::Duration::from_millis(50);
+    let mut attempt = 1;
+    loop {
+        match inner.driver.destroy(&sandbox.id).await {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt < TRIES => {
+                tracing::warn!(sandbox = %sandbox.id, %error, attempt, "destroying failed; again");
+                tokio::time::sleep(pause).await;
+                pause *= 4;
+                attempt += 1;
+            }
+            Err(error) => return Err(fault::driver(error)),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! From a template's name to its image.
+
+use woodfrog_core::names::TemplateRef;
+use woodfrog_types::key::Principal;
+use woodfrog_types::template::{Build, BuildState, BuiltImage, Template};
+use woodfrog_types::{BuildId, Code, Fault, TemplateId};
+
+use crate::engine::Engine;
+use crate::fault;
+use crate::sandbox::may_see;
+
+/// What a sandbox starts from.
+pub(crate) struct Source {
+    pub(crate) template: Template,
+    pub(crate) build: BuildId,
+    pub(crate) image: BuiltImage,
+}
+
+impl Engine {
+    /// The finished image that `reference` names.
+    pub(crate) async fn template_source(
+        &self,
+        principal: &Principal,
+        reference: &str,
+    ) -> Result<Source, Fault> {
+        let parsed = TemplateRef::parse(reference)
+            .map_err(|fault| Fault::invalid("template", fault.message))?;
+        let template = self.template_find(principal, parsed.name).await?;
+        let tag = parsed.tag_or_default();
+        let not_ready = |what: &str| {
+            Fault::new(
+                Code::TemplateNotReady,
+                format!("template `{}` {what} `{tag}`", template.name),
+            )
+        };
+        let Some(&id) = template.tags.get(tag) else {
+            return Err(not_ready("has no finished build tagged"));
+        };
+        match self.build_known(&id).await?.map(|build| build.state) {
+            Some(BuildState::Ready(image)) => Ok(Source {
+                template,
+                build: id,
+                image,
+            }),
+            Some(_) | None => Err(not_ready("is not ready under tag")),
+        }
+    }
+
+    /// A template by id or name, if the principal may see it.
+    pub(crate) async fn template_find(
+        &self,
+        principal: &Principal,
+        id_or_name: &str,
+    ) -> Result<Template, Fault> {
+        let store = &self.inner.store;
+        let found = match id_or_name.parse::<TemplateId>() {
+            Ok(id) => store.template_fetch(&id).await,
+            Err(_) => {
+                let workspace = &principal.workspace;
+                store.template_by_name(workspace, id_or_name).await
+            }
+        };
+        found
+            .map_err(fault::store)?
+            .filter(|template| {
+                let owner = template.workspace.as_ref();
+                owner.is_none_or(|owner| may_see(principal, owner))
+            })
+            .ok_or_else(|| {
+                Fault::new(
+                    Code::TemplateNotFound,
+                    format!("template '{id_or_name}' not found"),
+                )
+            })
+    }
+
+    pub(crate) async fn build_known(&self, id: &BuildId) -> Result<Option<Build>, Fault> {
+        self.inner.store.build_fetch(id).await.map_err(fault::store)
+    }
+}

@@ -1,0 +1,110 @@
+use async_trait::async_trait;
+use rusqlite::{Row, params};
+use woodfrog_store::{KeyStore, Result};
+use woodfrog_types::key::{ApiKey, Scope};
+use woodfrog_types::{KeyId, Timestamp, WorkspaceId};
+
+use crate::SqliteStore;
+use crate::error::corrupt;
+use crate::reader::{all, first, get};
+use crate::stored::{id_column, time_column, time_column_opt};
+use crate::writer::change;
+
+const WHAT: &str = "key";
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn key_insert(&self, key: &ApiKey) -> Result<()> {
+        let key = key.clone();
+        self.write(move |conn| {
+            let sql = "INSERT INTO api_keys (id, workspace, name, scope, hint, digest, \
+                       created_at, expires_at, last_used_at) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+            let params = params![
+                key.id.as_str(),
+                key.workspace.as_str(),
+                key.name,
+                scope_to_stored(key.scope),
+                key.hint,
+                key.digest,
+                key.created_at.as_millis(),
+                key.expires_at.map(Timestamp::as_millis),
+                key.last_used_at.map(Timestamp::as_millis),
+            ];
+            change(conn, WHAT, sql, params).map(drop)
+        })
+        .await
+    }
+
+    async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>> {
+        let digest = *digest;
+        self.read(move |conn| {
+            let sql = "SELECT * FROM api_keys WHERE digest = ?1";
+            first(conn, WHAT, sql, [digest], key_from_row)
+        })
+        .await
+    }
+
+    async fn key_fetch(&self, id: &KeyId) -> Result<Option<ApiKey>> {
+        let id = id.clone();
+        self.read(move |conn| {
+            let sql = "SELECT * FROM api_keys WHERE id = ?1";
+            first(conn, WHAT, sql, [id.as_str()], key_from_row)
+        })
+        .await
+    }
+
+    async fn key_list(&self, workspace: Option<&WorkspaceId>) -> Result<Vec<ApiKey>> {
+        let workspace = workspace.map(|id| id.as_str().to_owned());
+        self.read(move |conn| {
+            let sql = "SELECT * FROM api_keys WHERE ?1 IS NULL OR workspace = ?1 \
+                       ORDER BY created_at, id";
+            all(conn, WHAT, sql, [workspace], key_from_row)
+        })
+        .await
+    }
+
+    async fn key_remove(&self, id: &KeyId) -> Result<bool> {
+        let id = id.clone();
+        self.write(move |conn| {
+            let sql = "DELETE FROM api_keys WHERE id = ?1";
+            Ok(change(conn, WHAT, sql, [id.as_str()])? > 0)
+        })
+        .await
+    }
+
+    async fn key_touch(&self, id: &KeyId, at: Timestamp) -> Result<()> {
+        let id = id.clone();
+        self.write(move |conn| {
+            let sql = "UPDATE api_keys SET last_used_at = ?2 \
+                       WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+            change(conn, WHAT, sql, params![id.as_str(), at.as_millis()]).map(drop)
+        })
+        .await
+    }
+}
+
+fn scope_to_stored(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Admin => "admin",
+        Scope::Workspace => "workspace",
+    }
+}
+
+fn key_from_row(row: &Row<'_>) -> Result<ApiKey> {
+    let scope: String = get(row, WHAT, "scope")?;
+    Ok(ApiKey {
+        id: id_column(row, WHAT, "id")?,
+        workspace: id_column(row, WHAT, "workspace")?,
+        name: get(row, WHAT, "name")?,
+        scope: [Scope::Admin, Scope::Workspace]
+            .into_iter()
+            .find(|known| scope_to_stored(*known) == scope)
+            .ok_or_else(|| corrupt(WHAT, format!("unknown scope `{scope}`")))?,
+        hint: get(row, WHAT, "hint")?,
+        digest: get(row, WHAT, "digest")?,
+        created_at: time_column(row, WHAT, "created_at")?,
+        expires_at: time_column_opt(row, WHAT, "expires_at")?,
+        last_used_at: time_column_opt(row, WHAT, "last_used_at")?,
+    })
+}

@@ -1,0 +1,315 @@
+use async_trait::async_trait;
+use rusqlite::{Connection, ToSql, params};
+use woodfrog_store::cursor::{self, List};
+use woodfrog_store::{NewEvent, Result, SandboxStore, StoreError};
+use woodfrog_types::page::{Page, PageRequest};
+use woodfrog_types::sandbox::{Order, Sandbox, SandboxFilter};
+use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
+
+use crate::SqliteStore;
+use crate::error::in_;
+use crate::events::append;
+use crate::reader::{all, first, get};
+use crate::stored::{
+    StringMap, count_column, id_column, json_column, sandbox_from_row, sandbox_to_json,
+    time_column, to_json, to_sql_int,
+};
+use crate::writer::change;
+
+const WHAT: &str = "sandbox";
+
+#[async_trait]
+impl SandboxStore for SqliteStore {
+    async fn sandbox_insert(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()> {
+        let sandbox = sandbox.clone();
+        self.write(move |conn| {
+            insert(conn, &sandbox)?;
+            append(conn, &sandbox.id, &events).map(drop)
+        })
+        .await
+    }
+
+    async fn sandbox_update(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()> {
+        let sandbox = sandbox.clone();
+        self.write(move |conn| {
+            update(conn, &sandbox)?;
+            append(conn, &sandbox.id, &events).map(drop)
+        })
+        .await
+    }
+
+    async fn sandbox_remove(&self, id: &SandboxId, events: Vec<NewEvent>) -> Result<()> {
+        let id = id.clone();
+        self.write(move |conn| {
+            let sql = "DELETE FROM sandboxes WHERE id = ?1";
+            if change(conn, WHAT, sql, [id.as_str()])? > 0 {
+                append(conn, &id, &events)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn sandbox_fetch(&self, id: &SandboxId) -> Result<Option<Sandbox>> {
+        let id = id.clone();
+        self.read(move |conn| {
+            let sql = "SELECT * FROM sandboxes WHERE id = ?1";
+            first(conn, WHAT, sql, [id.as_str()], sandbox_from_row)
+        })
+        .await
+    }
+
+    async fn sandbox_list(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SandboxFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Sandbox>> {
+        let (workspace, filter, page) = (workspace.clone(), filter.clone(), page.clone());
+        self.read(move |conn| list(conn, &workspace, &filter, &page))
+            .await
+    }
+
+    async fn sandbox_all(&self) -> Result<Vec<Sandbox>> {
+        self.read(|conn| {
+            let sql = "SELECT * FROM sandboxes ORDER BY id";
+            all(conn, WHAT, sql, [], |row| {
+                sandbox_from_row(row).map_err(|error| name_culprit(row, error))
+            })
+        })
+        .await
+    }
+
+    async fn sandbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<SandboxId>> {
+        self.read(move |conn| {
+            let params = params![now.as_millis(), to_sql_int(limit)];
+            all(conn, WHAT, DUE, params, |row| id_column(row, WHAT, "id"))
+        })
+        .await
+    }
+
+    async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>> {
+        self.read(|conn| {
+            first(conn, WHAT, NEXT_DEADLINE, [], |row| {
+                time_column(row, WHAT, "deadline")
+            })
+        })
+        .await
+    }
+
+    async fn sandbox_count(&self, workspace: &WorkspaceId) -> Result<u64> {
+        let workspace = workspace.clone();
+        self.read(move |conn| {
+            let count = first(conn, WHAT, COUNT, [workspace.as_str()], |row| {
+                count_column(row, WHAT, "n")
+            })?;
+            Ok(count.unwrap_or(0))
+        })
+        .await
+    }
+}
+
+// The conditions repeat those of the partial indexes word for word: only then are they used.
+const DUE: &str = "SELECT id FROM sandboxes \
+     WHERE state = 'running' AND deadline IS NOT NULL AND deadline <= ?1 \
+     ORDER BY deadline, id LIMIT ?2";
+const NEXT_DEADLINE: &str = "SELECT deadline FROM sandboxes \
+     WHERE state = 'running' AND deadline IS NOT NULL ORDER BY deadline LIMIT 1";
+const COUNT: &str =
+    "SELECT count(*) AS n FROM sandboxes WHERE workspace = ?1 AND state <> 'deleting'";
+
+fn insert(conn: &Connection, sandbox: &Sandbox) -> Result<()> {
+    if sandbox.generation != 1 {
+        return Err(StoreError::Conflict { what: WHAT });
+    }
+    let sql = "INSERT INTO sandboxes (id, workspace, template, state, generation, started_at, \
+               deadline, metadata, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    write_row(conn, sql, sandbox, 1).map(drop)
+}
+
+fn update(conn: &Connection, sandbox: &Sandbox) -> Result<()> {
+    let conflict = StoreError::Conflict { what: WHAT };
+    let exists = "SELECT 1 FROM sandboxes WHERE id = ?1";
+    if first(conn, WHAT, exists, [sandbox.id.as_str()], |_| Ok(()))?.is_none() {
+        return Err(StoreError::NotFound { what: WHAT });
+    }
+    // 0 follows nothing, and no generation past i64::MAX was ever stored.
+    let generation = match i64::try_from(sandbox.generation) {
+        Ok(generation) if generation > 0 => generation,
+        _ => return Err(conflict),
+    };
+    let sql = "UPDATE sandboxes SET workspace = ?2, template = ?3, state = ?4, generation = ?5, \
+               started_at = ?6, deadline = ?7, metadata = ?8, body = ?9 \
+               WHERE id = ?1 AND generation = ?5 - 1";
+    match write_row(conn, sql, sandbox, generation)? {
+        0 => Err(conflict),
+        _ => Ok(()),
+    }
+}
+
+fn write_row(conn: &Connection, sql: &str, sandbox: &Sandbox, generation: i64) -> Result<usize> {
+    let params = params![
+        sandbox.id.as_str(),
+        sandbox.workspace.as_str(),
+        sandbox.template.as_str(),
+        sandbox.state.as_str(),
+        generation,
+        sandbox.started_at.as_millis(),
+        sandbox.deadline.map(Timestamp::as_millis),
+        to_json(WHAT, &sandbox.metadata)?,
+        sandbox_to_json(sandbox)?,
+    ];
+    change(conn, WHAT, sql, params)
+}
+
+/// Walks the index from the cursor until the page is full. Metadata is compared here and not in
+/// SQL: a damaged row then costs itself and not the list.
+fn list(
+    conn: &Connection,
+    workspace: &WorkspaceId,
+    filter: &SandboxFilter,
+    page: &PageRequest,
+) -> Result<Page<Sandbox>> {
+    let limit = cursor::page_items(page);
+    let (sql, params) = list_query(workspace, filter, page)?;
+    let params: Vec<&dyn ToSql> = params.iter().map(AsRef::as_ref).collect();
+    let mut statement = conn.prepare_cached(&sql).map_err(in_(WHAT))?;
+    let mut rows = statement.query(params.as_slice()).map_err(in_(WHAT))?;
+    let mut items: Vec<Sandbox> = Vec::new();
+    let mut next = None;
+    while let Some(row) = rows.next().map_err(in_(WHAT))? {
+        match matching(row, filter) {
+            Ok(Some(sandbox)) if items.len() < limit => items.push(sandbox),
+            Ok(Some(_)) => {
+                next = items.last().map(cursor_of);
+                break;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error = name_culprit(row, error);
+                tracing::error!(%error, "a sandbox is left out of a list");
+            }
+        }
+    }
+    Ok(Page { items, next })
+}
+
+type Query = (String, Vec<Box<dyn ToSql>>);
+
+fn list_query(
+    workspace: &WorkspaceId,
+    filter: &SandboxFilter,
+    page: &PageRequest,
+) -> Result<Query> {
+    let mut sql =
+        String::from("SELECT * FROM sandboxes WHERE workspace = ? AND state <> 'deleting'");
+    let mut params: Vec<Box<dyn ToSql>> = vec![Box::new(workspace.as_str().to_owned())];
+    if let Some(template) = &filter.template {
+        sql.push_str(" AND template = ?");
+        params.push(Box::new(template.as_str().to_owned()));
+    }
+    if let Some(after) = filter.started_after {
+        sql.push_str(" AND started_at > ?");
+        params.push(Box::new(after.as_millis()));
+    }
+    let (beyond, direction) = match filter.order {
+        Order::OldestFirst => (">", "ASC"),
+        Order::NewestFirst => ("<", "DESC"),
+    };
+    if let Some(cursor) = &page.cursor {
+        let (at, id) = cursor::decode_time(List::Sandboxes, cursor)?;
+        sql.push_str(" AND (started_at, id) ");
+        sql.push_str(beyond);
+        sql.push_str(" (?, ?)");
+        params.push(Box::new(at));
+        params.push(Box::new(id));
+    }
+    for part in [" ORDER BY started_at ", direction, ", id ", direction] {
+        sql.push_str(part);
+    }
+    Ok((sql, params))
+}
+
+/// The row's sandbox if it has the metadata that is wanted.
+fn matching(row: &rusqlite::Row<'_>, filter: &SandboxFilter) -> Result<Option<Sandbox>> {
+    if !filter.metadata.is_empty() {
+        let metadata: StringMap = json_column(row, WHAT, "metadata")?;
+        let wanted = |(key, value)| metadata.get(key) == Some(value);
+        if !filter.metadata.iter().all(wanted) {
+            return Ok(None);
+        }
+    }
+    sandbox_from_row(row).map(Some)
+}
+
+fn cursor_of(last: &Sandbox) -> String {
+    let at = last.started_at.as_millis().to_string();
+    cursor::encode(List::Sandboxes, &at, last.id.as_str())
+}
+
+/// Adds the row's id to a `Corrupt` error of a list.
+fn name_culprit(row: &rusqlite::Row<'_>, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { what, detail } => {
+            let id: String = get(row, WHAT, "id").unwrap_or_else(|_| "(id unreadable)".to_owned());
+            StoreError::Corrupt {
+                what,
+                detail: format!("{id}: {detail}"),
+            }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrate;
+
+    fn plan(sql: &str) -> String {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate::run(&mut conn, migrate::MIGRATIONS).unwrap();
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
+        let rows = statement
+            .query_map(rusqlite::params_from_iter(nulls), |row| {
+                row.get::<_, String>(3)
+            })
+            .unwrap();
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+            .unwrap()
+            .join("; ")
+    }
+
+    #[test]
+    fn deadlines_come_from_their_index() {
+        for sql in [DUE, NEXT_DEADLINE] {
+            let plan = plan(sql);
+            assert!(plan.contains("INDEX sandboxes_by_deadline"), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+
+    #[test]
+    fn lists_and_counts_come_from_their_index() {
+        let page = PageRequest {
+            limit: 1,
+            cursor: Some(cursor::encode(List::Sandboxes, "5", "id")),
+        };
+        let mut sqls = vec![COUNT.to_owned()];
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let filter = SandboxFilter {
+                started_after: Some(Timestamp::from_millis(0)),
+                order,
+                ..SandboxFilter::default()
+            };
+            let workspace = WorkspaceId::default_workspace();
+            sqls.push(list_query(&workspace, &filter, &page).unwrap().0);
+        }
+        for sql in sqls {
+            let plan = plan(&sql);
+            assert!(plan.contains("INDEX sandboxes_by_start"), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Records as they are in the file. Columns that are queried are columns; the rest of a record
+//! is JSON with a version in `v`. A changed form is a new variant next to the old one, which
+//! stays readable. Domain types have no serde and change freely.
+
+mod build;
+mod sandbox;
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rusqlite::Row;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use woodfrog_store::{Result, StoreError};
+use woodfrog_types::Timestamp;
+use woodfrog_types::event::Level;
+use woodfrog_types::sandbox::Resources;
+
+use crate::error::corrupt;
+use crate::reader::get;
+
+pub(crate) use build::{build_from_row, build_layers, build_to_json, image_layers};
+pub(crate) use build::{template_from_row, template_to_json};
+pub(crate) use sandbox::{sandbox_from_row, sandbox_to_json};
+
+pub(crate) type StringMap = BTreeMap<String, String>;
+
+/// JSON text of a stored form.
+pub(crate) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String> {
+    // Only maps with keys that are not strings can fail, and there are none.
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt {
+        what,
+        detail: error.to_string(),
+    })
+}
+
+/// A JSON column.
+pub(crate) fn json_column<T: DeserializeOwned>(
+    row: &Row<'_>,
+    what: &'static str,
+    column: &str,
+) -> Result<T> {
+    let text: String = get(row, what, column)?;
+    // serde_json's message holds positions and field names, but never values of maps.
+    serde_json::from_str(&text).map_err(|error| corrupt(what, format!("{column}: {error}")))
+}
+
+/// A text column that holds an id.
+pub(crate) fn id_column<T>(row: &Row<'_>, what: &'static str, column: &str) -> Result<T>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    let text: String = get(row, what, column)?;
+    parse(what, &text)
+}
+
+pub(crate) fn parse<T>(what: &'static str, text: &str) -> Result<T>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error| corrupt(what, error))
+}
+
+/// A column of milliseconds since the epoch.
+pub(crate) fn time_column(row: &Row<'_>, what: &'static str, column: &str) -> Result<Timestamp> {
+    get(row, what, column).map(Timestamp::from_millis)
+}
+
+/// The same, where NULL is `None`.
+pub(crate) fn time_column_opt(
+    row: &Row<'_>,
+    what: &'static str,
+    column: &str,
+) -> Result<Option<Timestamp>> {
+    let millis: Option<i64> = get(row, what, column)?;
+    Ok(millis.map(Timestamp::from_millis))
+}
+
+/// A column that counts; SQLite's integers are signed.
+pub(crate) fn count_column(row: &Row<'_>, what: &'static str, column: &str) -> Result<u64> {
+    let value: i64 = get(row, what, column)?;
+    u64::try_from(value).map_err(|_| corrupt(what, format!("{column} is negative: {value}")))
+}
+
+pub(crate) fn level_column(row: &Row<'_>, what: &'static str, column: &str) -> Result<Level> {
+    let text: String = get(row, what, column)?;
+    [Level::Debug, Level::Info, Level::Warn, Level::Error]
+        .into_iter()
+        .find(|level| level.as_str() == text)
+        .ok_or_else(|| corrupt(what, format!("unknown level `{text}`")))
+}
+
+/// A limit or offset of a query; more than SQLite can count is "no limit".
+pub(crate) fn to_sql_int(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+pub(crate) fn duration_to_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredResources {
+    cpu_count: u32,
+    memory_bytes: u64,
+    disk_bytes: u64,
+    pids: u32,
+}
+
+impl From<Resources> for StoredResources {
+    fn from(resources: Resources) -> Self {
+        let Resources {
+            cpu_count,
+            memory_bytes,
+            disk_bytes,
+            pids,
+        } = resources;
+        Self {
+            cpu_count,
+            memory_bytes,
+            disk_bytes,
+            pids,
+        }
+    }
+}
+
+impl From<StoredResources> for Resources {
+    fn from(stored: StoredResources) -> Self {
+        Self {
+            cpu_count: stored.cpu_count,
+            memory_bytes: stored.memory_bytes,
+            disk_bytes: stored.disk_bytes,
+            pids: stored.pids,
+        }
+    }
+}

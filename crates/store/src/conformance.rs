@@ -1,0 +1,139 @@
+//! What every adapter must do, one function per behaviour.
+//!
+//! An adapter's tests expand [`crate::store_conformance!`] with an async function that makes an
+//! empty store, and get one test per behaviour.
+
+pub mod events;
+pub mod fixture;
+pub mod isolation;
+pub mod keys;
+pub mod paging;
+pub mod sandboxes;
+pub mod settings;
+pub mod templates;
+
+use crate::{Result, StoreError};
+
+/// Tasks that race in the tests of concurrency.
+const RACERS: usize = 16;
+
+/// Emits one `#[tokio::test]` per behaviour. `$make` is an async function without arguments that
+/// returns `(Arc<dyn Store>, guard)`; the guard is dropped after the test.
+#[macro_export]
+macro_rules! store_conformance {
+    ($make:path) => {
+        $crate::store_conformance!(@cases $make,
+            sandboxes: [
+                sandbox_comes_back_as_it_was,
+                sandbox_insert_twice_is_refused,
+                sandbox_insert_needs_generation_one,
+                sandbox_update_of_a_stale_generation_conflicts,
+                sandbox_update_of_a_missing_one_is_not_found,
+                sandbox_concurrent_updates_lose_none,
+                sandbox_refused_update_leaves_no_event,
+                sandbox_removal_is_repeatable,
+                sandbox_all_has_every_state_and_workspace,
+                sandbox_due_lists_running_ones_by_deadline,
+                sandbox_due_follows_updates,
+                sandbox_times_are_kept_to_the_millisecond,
+            ],
+            paging: [
+                sandbox_list_pages_in_both_orders,
+                sandbox_list_is_stable_under_inserts,
+                sandbox_list_survives_removal_of_the_cursor,
+                sandbox_list_filters,
+                sandbox_list_metadata_needs_every_pair,
+                sandbox_list_clamps_the_limit,
+                sandbox_list_pages_while_others_insert,
+                template_list_pages_by_name,
+                build_list_pages_newest_first,
+                foreign_cursors_are_refused,
+            ],
+            events: [
+                event_log_is_dense_and_ordered,
+                event_log_is_dense_under_concurrency,
+                event_log_survives_its_sandbox,
+                event_list_starts_after_and_stops_at_limit,
+                event_trim_spares_the_living_and_the_young,
+            ],
+            templates: [
+                template_comes_back_as_it_was,
+                template_names_are_unique_per_workspace,
+                template_names_of_the_server_are_unique,
+                template_insert_race_has_one_winner,
+                template_by_name_prefers_the_workspaces_own,
+                template_update_keeps_the_rules,
+                template_removal_takes_builds_along,
+                build_states_come_back_as_they_were,
+                build_needs_its_template,
+                build_unfinished_lists_what_runs,
+                build_log_keeps_order_under_concurrency,
+                layers_in_use_are_those_of_builds_and_cache,
+            ],
+            keys: [
+                key_is_found_by_digest,
+                key_digest_is_unique,
+                key_list_is_oldest_first,
+                key_removal_says_whether_it_was_there,
+                key_touch_never_moves_back,
+            ],
+            settings: [
+                setting_init_keeps_the_first_value,
+                setting_init_race_agrees_on_one_value,
+                idempotency_claim_is_told_what_is_known,
+                idempotency_claim_race_has_one_winner,
+                idempotency_freed_key_can_be_claimed_again,
+                idempotency_trim_forgets_the_old,
+            ],
+            isolation: [
+                lists_and_counts_stay_within_the_workspace,
+                idempotency_keys_stay_within_the_workspace,
+            ],
+        );
+    };
+    (@cases $make:path, $($module:ident: [$($case:ident,)*],)*) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (store, _guard) = $make().await;
+                $crate::conformance::$module::$case(store).await;
+            }
+        )*)*
+    };
+}
+
+#[track_caller]
+fn assert_conflict<T>(result: Result<T>) {
+    match result {
+        Err(StoreError::Conflict { .. }) => {}
+        Err(other) => panic!("wanted Conflict, got {other:?}"),
+        Ok(_) => panic!("wanted Conflict, got Ok"),
+    }
+}
+
+#[track_caller]
+fn assert_constraint<T>(result: Result<T>) {
+    match result {
+        Err(StoreError::Constraint { .. }) => {}
+        Err(other) => panic!("wanted Constraint, got {other:?}"),
+        Ok(_) => panic!("wanted Constraint, got Ok"),
+    }
+}
+
+#[track_caller]
+fn assert_not_found<T>(result: Result<T>) {
+    match result {
+        Err(StoreError::NotFound { .. }) => {}
+        Err(other) => panic!("wanted NotFound, got {other:?}"),
+        Ok(_) => panic!("wanted NotFound, got Ok"),
+    }
+}
+
+#[track_caller]
+fn assert_invalid_cursor<T>(result: Result<T>) {
+    match result {
+        Err(StoreError::InvalidCursor) => {}
+        Err(other) => panic!("wanted InvalidCursor, got {other:?}"),
+        Ok(_) => panic!("wanted InvalidCursor, got Ok"),
+    }
+}

@@ -1,0 +1,145 @@
+//! Records to test with.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use woodfrog_types::event::Level;
+use woodfrog_types::key::{ApiKey, Scope};
+use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::page::PageRequest;
+use woodfrog_types::sandbox::{InstanceState, OnTimeout, Resources, Sandbox, SandboxState};
+use woodfrog_types::template::{Build, BuildLogLine, BuildState, Template};
+use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, Timestamp, WorkspaceId};
+
+use crate::records::NewEvent;
+
+/// A point in time, `millis` after a fixed one.
+pub fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_790_000_000_000 + millis)
+}
+
+pub fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// A new sandbox in which no field has its default value.
+pub fn sandbox(workspace: &WorkspaceId, started_at: i64) -> Sandbox {
+    Sandbox {
+        id: SandboxId::generate(),
+        workspace: workspace.clone(),
+        template: TemplateId::generate(),
+        template_alias: Some("base \"quoted\" ü".to_owned()),
+        build: BuildId::generate(),
+        state: SandboxState::Creating,
+        generation: 1,
+        created_at: at(started_at - 5),
+        started_at: at(started_at),
+        deadline: Some(at(started_at + 300_000)),
+        timeout: Some(Duration::from_millis(300_001)),
+        on_timeout: OnTimeout::Pause { memory: true },
+        auto_resume: true,
+        resources: Resources {
+            cpu_count: 3,
+            memory_bytes: 256 << 30,
+            disk_bytes: u64::MAX,
+            pids: 77,
+        },
+        env: map(&[("PATH", "/bin"), ("EMPTY", ""), ("MULTI", "a\nb\0c")]),
+        metadata: map(&[("user", "ann"), ("quote\"\\", "\u{1}'; --")]),
+        network: network(),
+        secure: true,
+    }
+}
+
+fn network() -> NetworkSpec {
+    let headers = vec![map(&[("x-token", "t")]), map(&[])];
+    NetworkSpec {
+        internet: false,
+        allow_out: vec!["*.example.com".to_owned()],
+        deny_out: vec!["10.0.0.0/8".to_owned()],
+        dns_servers: vec![IpAddr::from([1, 1, 1, 1]), IpAddr::from([0_u16; 8])],
+        allow_public_traffic: false,
+        mask_request_host: Some("localhost:${PORT}".to_owned()),
+        header_rules: BTreeMap::from([("example.com".to_owned(), headers)]),
+    }
+}
+
+/// The next version of a sandbox, in another state.
+pub fn moved(sandbox: &Sandbox, state: SandboxState) -> Sandbox {
+    Sandbox {
+        generation: sandbox.generation + 1,
+        state,
+        ..sandbox.clone()
+    }
+}
+
+pub fn running() -> SandboxState {
+    SandboxState::Running {
+        instance: InstanceState("{\"pid\":1}".to_owned()),
+    }
+}
+
+/// An event with that message.
+pub fn event(at_millis: i64, message: &str) -> NewEvent {
+    NewEvent {
+        at: at(at_millis),
+        level: Level::Warn,
+        kind: "test.event".to_owned(),
+        message: message.to_owned(),
+        fields: map(&[("key", "value")]),
+    }
+}
+
+pub fn template(workspace: Option<&WorkspaceId>, name: &str) -> Template {
+    Template {
+        id: TemplateId::generate(),
+        workspace: workspace.cloned(),
+        name: name.to_owned(),
+        resources: Resources::default(),
+        tags: BTreeMap::from([("default".to_owned(), BuildId::generate())]),
+        created_at: at(1),
+        updated_at: at(2),
+    }
+}
+
+pub fn build(template: &TemplateId, created_at: i64) -> Build {
+    Build {
+        id: BuildId::generate(),
+        template: template.clone(),
+        state: BuildState::Waiting,
+        tags: vec!["default".to_owned(), "v1".to_owned()],
+        created_at: at(created_at),
+        finished_at: None,
+    }
+}
+
+pub fn log_line(message: &str) -> BuildLogLine {
+    BuildLogLine {
+        at: at(3),
+        level: Level::Info,
+        step: Some("2".to_owned()),
+        message: message.to_owned(),
+    }
+}
+
+pub fn key(workspace: &WorkspaceId, digest: u8) -> ApiKey {
+    ApiKey {
+        id: KeyId::generate(),
+        workspace: workspace.clone(),
+        name: "laptop".to_owned(),
+        scope: Scope::Admin,
+        hint: "wf_ab".to_owned(),
+        digest: [digest; 32],
+        created_at: at(i64::from(digest)),
+        expires_at: Some(at(1000)),
+        last_used_at: None,
+    }
+}
+
+pub fn page(limit: usize, cursor: Option<String>) -> PageRequest {
+    PageRequest { limit, cursor }
+}

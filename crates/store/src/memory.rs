@@ -1,0 +1,65 @@
+//! The in-memory model: the simplest code that keeps the port's promises, except durability.
+//! Tests of the engine use it, and adapters are compared with it.
+
+mod events;
+mod keys;
+mod sandboxes;
+mod settings;
+mod templates;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use woodfrog_types::event::SandboxEvent;
+use woodfrog_types::key::ApiKey;
+use woodfrog_types::page::Page;
+use woodfrog_types::sandbox::Sandbox;
+use woodfrog_types::template::{Build, BuildLogLine, Template};
+use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, WorkspaceId};
+
+use crate::records::IdempotencyEntry;
+
+/// A store that forgets everything when it is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One lock makes every call a transaction; it is never held across an await.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sandboxes: BTreeMap<SandboxId, Sandbox>,
+    logs: BTreeMap<SandboxId, Vec<SandboxEvent>>,
+    templates: BTreeMap<TemplateId, Template>,
+    builds: BTreeMap<BuildId, Build>,
+    build_logs: BTreeMap<BuildId, Vec<BuildLogLine>>,
+    /// Cache key → (layer, image config).
+    layer_cache: BTreeMap<String, (String, String)>,
+    keys: BTreeMap<KeyId, ApiKey>,
+    settings: BTreeMap<String, Vec<u8>>,
+    idempotency: BTreeMap<(WorkspaceId, String), IdempotencyEntry>,
+}
+
+/// Cuts a page out of `items`, which are sorted and begin after the cursor.
+fn cut_page<T>(
+    items: impl Iterator<Item = T>,
+    limit: usize,
+    cursor_of: impl Fn(&T) -> String,
+) -> Page<T> {
+    let mut items: Vec<T> = items.take(limit + 1).collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(cursor_of);
+    Page { items, next }
+}
