@@ -3,7 +3,10 @@
 //! Errors are problem+json with a stable `code`; every reply carries a request id. The OpenAPI
 //! document is made from the handlers, so what it lists is what is served.
 
+mod exec;
 mod extract;
+mod files;
+mod guest;
 mod info;
 mod keys;
 mod openapi;
@@ -51,6 +54,8 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(info::routes())
         .merge(sandboxes::routes())
+        .merge(exec::routes())
+        .merge(files::routes())
         .merge(templates::routes())
         .merge(keys::routes())
 }

@@ -2,6 +2,8 @@
 //!
 //! Requests refuse unknown fields: a misspelt option is an error and not a surprise.
 
+pub mod exec;
+pub mod file;
 pub mod info;
 pub mod key;
 pub mod network;

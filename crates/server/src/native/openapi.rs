@@ -24,6 +24,7 @@ struct Document;
 pub fn document() -> OpenApi {
     let (_, paths) = super::routes().split_for_parts();
     let mut document = Document::openapi();
+    document.merge(super::exec::Schemas::openapi());
     document.merge(paths);
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(
