@@ -29,4 +29,3 @@ pub use request::{
 pub use sandbox::EVENTS_MAX;
 pub use view::{BuildView, CreatedKey, FileSlot, SandboxView, TemplateView};
 mod stub;
-pub use stub::Engine;
