@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use woodfrog_engine::{CopyRequest, ImageError, Images, ImportSource, ProgressSink};
+use woodfrog_engine::images::{CopyRequest, ProgressSink};
+use woodfrog_engine::{ImageError, Images, ImportSource};
 use woodfrog_images::{
     BaseBuilder, CopyError, CopySpec, Digest, Event, Image, ImportError, LayerStore, Limits,
     Platform, Progress, PullOptions, RegistryAuth, ensure_e2b_basics, import_oci_layout,
@@ -102,7 +103,7 @@ impl Images for LocalImages {
         let spec = CopySpec {
             src: request.src,
             dst: request.dst,
-            owner: request.user,
+            owner: Some(request.user),
             mode: request.mode,
             user: "user".to_owned(),
             workdir: request.workdir,

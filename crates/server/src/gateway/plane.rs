@@ -25,3 +25,25 @@ pub trait DataPlane: Send + Sync + 'static {
     /// `PortNotOpen` if nothing listens.
     async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault>;
 }
+
+#[async_trait]
+impl DataPlane for woodfrog_engine::Engine {
+    async fn access(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
+        Self::access(self, id).await
+    }
+
+    async fn access_by_signature(
+        &self,
+        check: &(dyn for<'a> Fn(&'a SandboxAccess) -> bool + Send + Sync),
+    ) -> Option<SandboxAccess> {
+        Self::access_by_signature(self, check).await
+    }
+
+    async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault> {
+        Self::guest(self, id).await
+    }
+
+    async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault> {
+        Self::port_connect(self, id, port).await
+    }
+}
