@@ -1,4 +1,9 @@
 //! What a start of the server makes of what the one before left.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 mod common;
 
@@ -56,7 +61,6 @@ fn a_server_killed_between_intent_and_launch_leaves_nothing() {
         // The key that led to nothing can be used again.
         let mut wanted = request();
         wanted.idempotency_key = Some("k".into());
-        tokio::time::sleep(Duration::from_millis(2)).await;
         engine.sandbox_create(&owner(), wanted).await.unwrap();
     });
 }

@@ -152,10 +152,6 @@ async fn bad_requests_are_refused_before_anything_happens() {
         let mut bad = request();
         spoil(&mut bad);
         let result = engine.sandbox_create(&owner(), bad).await;
-        if code == Code::TemplateNotReady {
-            assert!(result.is_err());
-            continue;
-        }
         assert_eq!(result.unwrap_err().code, code, "case {index}");
     }
     assert_eq!(world.driver.calls(Call::Launch), 0);
@@ -440,10 +436,8 @@ async fn metrics_appear_and_have_a_window() {
         .sandbox_metrics(&owner(), &id, None, None)
         .await
         .unwrap();
-    assert!(
-        all.iter()
-            .all(|sample| sample.cpu_used_pct > 0.0 && sample.mem_used == 3 << 20)
-    );
+    assert!(all.iter().all(|sample| sample.mem_used == 3 << 20));
+    assert!(all[1..].iter().all(|sample| sample.cpu_used_pct > 0.0));
     let early = woodfrog_types::Timestamp::from_millis(1);
     let none = engine
         .sandbox_metrics(&owner(), &id, None, Some(early))

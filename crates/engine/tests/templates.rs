@@ -1,4 +1,9 @@
 //! Templates and builds; and the keys that open the server.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 mod common;
 

@@ -3,7 +3,8 @@
     dead_code,
     unreachable_pub,
     clippy::allow_attributes,
-    reason = "every test file uses a part of it"
+    clippy::unwrap_used,
+    reason = "helpers of tests; every file uses a part"
 )]
 
 use std::collections::BTreeMap;
