@@ -22,7 +22,7 @@ fn running_sandboxes_are_adopted() {
         let view = engine.sandbox_create(&owner(), request()).await.unwrap();
         (view.sandbox.id, view.access_token)
     });
-    assert_eq!(world.driver.sandboxes(), [id.clone()]);
+    assert_eq!(world.driver.sandboxes(), std::slice::from_ref(&id));
     world.killed_after(async |engine| {
         eventually("it is reachable", async || engine.access(&id).await.is_ok()).await;
         let access = engine.access(&id).await.unwrap();

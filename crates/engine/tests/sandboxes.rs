@@ -112,11 +112,13 @@ async fn a_failed_create_leaves_nothing() {
     engine.sandbox_create(&owner(), request()).await.unwrap();
 }
 
+type Spoil = fn(&mut CreateSandbox);
+
 #[tokio::test]
 async fn bad_requests_are_refused_before_anything_happens() {
     let world = World::new();
     let engine = world.ready().await;
-    let cases: Vec<(fn(&mut CreateSandbox), Code)> = vec![
+    let cases: Vec<(Spoil, Code)> = vec![
         (|r| r.timeout = Some(Duration::ZERO), Code::InvalidArgument),
         (|r| r.timeout = Some(Duration::MAX), Code::InvalidArgument),
         (|r| r.template = "../x".into(), Code::InvalidArgument),
