@@ -55,28 +55,18 @@ async fn connect_extends_and_timeout_shortens() {
             .json();
         detail["endAt"].as_str().expect("a time").to_owned()
     };
+    let post = async |path: String, body: &'static str| {
+        server.call("POST", &path, body).await.status.as_u16()
+    };
     let before = end().await;
-    let shorter = server.call(
-        "POST",
-        &format!("/v2/sandboxes/{id}/connect"),
-        r#"{"timeout":5}"#,
-    );
-    assert_eq!(shorter.await.status, 200);
+    let shorter = post(format!("/v2/sandboxes/{id}/connect"), r#"{"timeout":5}"#);
+    assert_eq!(shorter.await, 200);
     assert_eq!(end().await, before);
-    let longer = server.call(
-        "POST",
-        &format!("/sandboxes/{id}-client/connect"),
-        r#"{"timeout":900}"#,
-    );
-    assert_eq!(longer.await.status, 200);
-    let extended = end().await;
-    assert!(extended > before);
-    let set = server.call(
-        "POST",
-        &format!("/sandboxes/{id}/timeout"),
-        r#"{"timeout":30}"#,
-    );
-    assert_eq!(set.await.status, 204);
+    let longer = post(format!("/sandboxes/{id}-client/connect"), r#"{"timeout":900}"#);
+    assert_eq!(longer.await, 200);
+    assert!(end().await > before);
+    let set = post(format!("/sandboxes/{id}/timeout"), r#"{"timeout":30}"#);
+    assert_eq!(set.await, 204);
     assert!(end().await < before);
 }
 
