@@ -28,4 +28,3 @@ pub use request::{
 };
 pub use sandbox::EVENTS_MAX;
 pub use view::{BuildView, CreatedKey, FileSlot, SandboxView, TemplateView};
-mod stub;
