@@ -62,7 +62,10 @@ async fn connect_extends_and_timeout_shortens() {
     let shorter = post(format!("/v2/sandboxes/{id}/connect"), r#"{"timeout":5}"#);
     assert_eq!(shorter.await, 200);
     assert_eq!(end().await, before);
-    let longer = post(format!("/sandboxes/{id}-client/connect"), r#"{"timeout":900}"#);
+    let longer = post(
+        format!("/sandboxes/{id}-client/connect"),
+        r#"{"timeout":900}"#,
+    );
     assert_eq!(longer.await, 200);
     assert!(end().await > before);
     let set = post(format!("/sandboxes/{id}/timeout"), r#"{"timeout":30}"#);

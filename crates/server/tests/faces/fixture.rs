@@ -28,7 +28,7 @@ pub(crate) struct Server {
     pub(crate) admin: String,
     /// Of another workspace, not an admin's.
     pub(crate) other: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// An answer, read to its end.
@@ -68,7 +68,7 @@ impl Server {
             router: woodfrog_server::control(&app),
             admin,
             other,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -105,6 +105,15 @@ impl Server {
             headers: parts.headers,
             body: body.collect().await.expect("a body").to_bytes().to_vec(),
         }
+    }
+
+    /// Uploads that wait to be read.
+    pub(crate) fn spooled(&self) -> usize {
+        let entries = std::fs::read_dir(self.dir.path()).expect("the directory");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names
+            .filter(|name| name.to_string_lossy().starts_with("import-"))
+            .count()
     }
 
     /// Makes a sandbox and returns its id.

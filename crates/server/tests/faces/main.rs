@@ -6,4 +6,5 @@ mod fixture;
 mod golden;
 mod malformed;
 mod native;
+mod templates;
 mod tenancy;
