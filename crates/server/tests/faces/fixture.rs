@@ -12,6 +12,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 use woodfrog_engine::images::{CopyRequest, ProgressSink};
 use woodfrog_engine::{Engine, ImageError, Images, ImportSource, NewKey, Options, Ports};
+use woodfrog_sandbox::Driver;
 use woodfrog_sandbox::fake::FakeDriver;
 use woodfrog_server::{App, ServerOptions};
 use woodfrog_store::TemplateStore;
@@ -20,6 +21,8 @@ use woodfrog_types::key::{Principal, Scope};
 use woodfrog_types::sandbox::Resources;
 use woodfrog_types::template::{Build, BuildState, BuiltImage, DEFAULT_TAG, Template};
 use woodfrog_types::{BuildId, TemplateId, Timestamp, WorkspaceId};
+
+use crate::reach::{Reaching, RealGuest};
 
 /// A server, its router and keys for it.
 pub(crate) struct Server {
@@ -50,11 +53,31 @@ impl Answer {
 impl Server {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        let driver = Arc::new(FakeDriver::new(dir.path()));
+        Self::over(driver, dir).await
+    }
+
+    /// With a real guest, the same one in every sandbox.
+    pub(crate) async fn with_guest() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let driver = Reaching {
+            fake: FakeDriver::new(dir.path()),
+            guest: RealGuest::start(dir.path()),
+        };
+        Self::over(Arc::new(driver), dir).await
+    }
+
+    /// A path in the directory that the real guest's user has as home.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    async fn over(driver: Arc<dyn Driver>, dir: tempfile::TempDir) -> Self {
         let store = Arc::new(MemoryStore::new());
         add_base(&store).await;
         let ports = Ports {
             store,
-            driver: Arc::new(FakeDriver::new(dir.path())),
+            driver,
             images: Arc::new(Bare(dir.path().into())),
         };
         let engine = Engine::start(ports, Options::new(dir.path())).await;
