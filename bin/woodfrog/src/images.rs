@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use woodfrog_engine::images::{CopyRequest, ProgressSink};
-use woodfrog_engine::{ImageError, Images, ImportSource};
+use woodfrog_engine::{CopyRequest, ImageError, Images, ImportSource, ProgressSink};
 use woodfrog_images::{
     BaseBuilder, CopyError, CopySpec, Digest, Event, Image, ImportError, LayerStore, Limits,
     Platform, Progress, PullOptions, RegistryAuth, ensure_e2b_basics, import_oci_layout,
@@ -103,9 +102,9 @@ impl Images for LocalImages {
         let spec = CopySpec {
             src: request.src,
             dst: request.dst,
-            owner: Some(request.user),
+            owner: request.owner,
             mode: request.mode,
-            user: "user".to_owned(),
+            user: request.user,
             workdir: request.workdir,
         };
         let layers = digests(&request.layers)?;
