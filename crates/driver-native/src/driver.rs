@@ -167,7 +167,12 @@ impl Shared {
     /// Removes files and cgroups. Blocking; everything may be gone already.
     pub(crate) fn remove_traces(&self, id: &SandboxId) -> Result<()> {
         let group = self.cgroup(id);
-        group.kill_all().map_err(|e| step("kill the cgroup", e))?;
+        match group.kill_all() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(step("kill the cgroup", error));
+            }
+            _ => {}
+        }
         group.remove().map_err(|e| step("remove the cgroup", e))?;
         self.remove_files(id)
             .map_err(|e| step("remove the files", e))?;
