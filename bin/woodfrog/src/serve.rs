@@ -108,6 +108,7 @@ pub(crate) async fn native(config: &Config) -> Result<NativeDriver> {
         pool_size: config.pool_size,
         cidr: config.network_cidr.clone(),
         allow_private: config.network_allow_private.clone(),
+        favor_moves: config.cgroup_favor_moves,
     };
     NativeDriver::start(options)
         .await

@@ -98,6 +98,7 @@ pub struct Config {
     pub uid_base: u32,
     pub pool_size: Option<u64>,
     pub launchers: u32,
+    pub cgroup_favor_moves: bool,
 }
 
 impl Config {
@@ -136,6 +137,7 @@ impl Config {
             uid_base: resolved.parse("uid_base", "a whole number")?,
             pool_size: resolved.optional_bytes("pool_size")?,
             launchers: resolved.parse("launchers", "a whole number")?,
+            cgroup_favor_moves: resolved.flag("cgroup_favor_moves")?,
         })
     }
 }

@@ -67,7 +67,7 @@ impl NativeDriver {
         let pool = start::pool(&options).await?;
         start::directories(&[&paths.sandboxes, &paths.skeletons])?;
         let skeleton = start::skeleton_layer(&paths, options.guest)?;
-        let cgroups = Hierarchies::detect().map_err(StartError::Cgroups)?;
+        let cgroups = start::cgroups(&options)?;
         let notes = Note::all(&paths.notes).map_err(|source| StartError::Directory {
             path: paths.notes.clone(),
             source,
@@ -97,9 +97,9 @@ impl NativeDriver {
             ),
             paths,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Arc::new(shared);
+        tokio::spawn(crate::reconcile::watch_network(Arc::downgrade(&shared)));
+        Ok(Self { shared })
     }
 
     /// Ends every sandbox and removes all that the driver has on the machine, the pool included.
@@ -111,8 +111,7 @@ impl NativeDriver {
         self.reconcile(&[]).await?;
         self.shared.network.settled().await;
         self.shared.launchers.close();
-        let shared = Arc::into_inner(self.shared)
-            .ok_or_else(|| step("purge", "the driver is still in use"))?;
+        let shared = self.shared;
         shared
             .network
             .teardown()

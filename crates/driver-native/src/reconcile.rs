@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use woodfrog_sandbox::{Driver, Result};
 use woodfrog_types::SandboxId;
 
 use crate::driver::{NativeDriver, Shared, blocking};
 use crate::error::step;
+
+const NETWORK_CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Compares notes, folders, cgroups and interfaces with `live`.
 pub(crate) async fn reconcile(driver: &NativeDriver, live: &[SandboxId]) -> Result<Vec<String>> {
@@ -35,6 +38,23 @@ pub(crate) async fn reconcile(driver: &NativeDriver, live: &[SandboxId]) -> Resu
         removed.push(format!("{interfaces} interfaces"));
     }
     Ok(removed)
+}
+
+/// Looks after the network's rules until the driver is gone: somebody else's `nft flush ruleset`
+/// must not open the host to sandboxes for long.
+pub(crate) async fn watch_network(shared: Weak<Shared>) {
+    let mut every = tokio::time::interval(NETWORK_CHECK_EVERY);
+    loop {
+        every.tick().await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        // A launch takes its slot's interface before it is in the list of what runs: only rules
+        // are looked at here, interfaces at the start.
+        if let Err(error) = shared.network.refresh().await {
+            tracing::warn!(%error, "the network rules could not be checked");
+        }
+    }
 }
 
 /// Every sandbox of which there is anything on the machine.

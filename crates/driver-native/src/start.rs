@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use woodfrog_linux::cgroup::Hierarchies;
 use woodfrog_linux::pool::Pool;
 use woodfrog_linux::skeleton;
 use woodfrog_network::{Cidr, Live, Network, NetworkConfig, Subnet, choose_subnet, default_denied};
@@ -32,6 +33,9 @@ pub struct NativeOptions {
     pub cidr: Option<String>,
     /// Private blocks that sandboxes may reach.
     pub allow_private: Vec<String>,
+    /// Trade slightly dearer forks on the whole machine for creates that do not wait for an RCU
+    /// grace period when they join their cgroups (version 1 only).
+    pub favor_moves: bool,
 }
 
 /// What is left to the rest of the disk when the image's size is not given.
@@ -198,6 +202,17 @@ pub(crate) fn capabilities(network: &Network, disk_limits: Result<(), String>) -
         missing.push((Capability::DiskLimit, why));
     }
     Capabilities { missing }
+}
+
+/// The cgroup hierarchies, tuned as asked.
+pub(crate) fn cgroups(options: &NativeOptions) -> Result<Hierarchies, StartError> {
+    let cgroups = Hierarchies::detect().map_err(StartError::Cgroups)?;
+    if options.favor_moves
+        && let Err(error) = cgroups.favor_moves()
+    {
+        tracing::info!(%error, "cgroup moves stay slow: the kernel has no favordynmods");
+    }
+    Ok(cgroups)
 }
 
 /// The launcher processes.

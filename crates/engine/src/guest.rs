@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::template::BuiltImage;
-use woodfrog_types::{Code, Fault};
+use woodfrog_types::{Code, Fault, SandboxId};
 
 mod call;
 
@@ -58,31 +58,42 @@ fn environment(sandbox: &Sandbox, image: &BuiltImage) -> BTreeMap<String, String
     env
 }
 
-/// Tells a guest its defaults; returns when it has them. Safe to repeat.
+/// Tells a sandbox's guest its defaults; returns when it has them. Safe to repeat.
 pub(crate) async fn configure(
     inner: &Inner,
     sandbox: &Sandbox,
     image: &BuiltImage,
 ) -> Result<(), Fault> {
+    let env = environment(sandbox, image);
+    configure_with(inner, &sandbox.id, image, env).await
+}
+
+/// As [`configure`], with this environment.
+pub(crate) async fn configure_with(
+    inner: &Inner,
+    id: &SandboxId,
+    image: &BuiltImage,
+    env: BTreeMap<String, String>,
+) -> Result<(), Fault> {
     let configure = woodfrog_guest_client::proto::Configure {
         default_user: Some(image.user.clone()),
         default_workdir: image.workdir.clone(),
-        env: Some(environment(sandbox, image)),
+        env: Some(env),
         hostname: None,
     };
-    call::configure(inner, &sandbox.id, configure).await
+    call::configure(inner, id, configure).await
 }
 
 /// Starts the image's start command in the background and waits until its ready command succeeds.
 pub(crate) async fn start_services(
     inner: &Inner,
-    sandbox: &Sandbox,
+    id: &SandboxId,
     image: &BuiltImage,
 ) -> Result<(), Fault> {
     if let Some(line) = &image.start_cmd {
         let mut command = Command::new(line);
         command.tag = Some("start_cmd".to_owned());
-        start(inner, &sandbox.id, &command).await?;
+        start(inner, id, &command).await?;
     }
     let Some(line) = &image.ready_cmd else {
         return Ok(());
@@ -91,7 +102,7 @@ pub(crate) async fn start_services(
     command.timeout = Some(READY_TRY);
     let ready = async {
         loop {
-            let end = run(inner, &sandbox.id, &command, |_| ()).await?;
+            let end = run(inner, id, &command, |_| ()).await?;
             if end.succeeded() {
                 return Ok(());
             }

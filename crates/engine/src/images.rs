@@ -6,6 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use woodfrog_types::template::BuiltImage;
 
+mod native;
+
+pub use native::NativeImages;
+
 /// A failed call of an image source.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -48,9 +52,11 @@ pub struct CopyRequest {
     pub layers: Vec<String>,
     pub src: String,
     pub dst: String,
-    /// Owner of what is copied; the image's user if unset.
-    pub user: Option<String>,
+    /// Owner of what is copied; `user` if unset.
+    pub owner: Option<String>,
     pub mode: Option<u32>,
+    /// The build's present user.
+    pub user: String,
     /// What relative destinations count from.
     pub workdir: Option<String>,
 }

@@ -207,7 +207,7 @@ fn unknown() -> Fault {
     Fault::new(Code::Unauthenticated, "the API key is not valid")
 }
 
-fn need_admin(principal: &Principal) -> Result<(), Fault> {
+pub(crate) fn need_admin(principal: &Principal) -> Result<(), Fault> {
     if principal.scope == Scope::Admin {
         return Ok(());
     }

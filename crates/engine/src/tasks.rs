@@ -17,7 +17,7 @@ pub(crate) fn spawn(
     task: impl Future<Output = ()> + Send + 'static,
 ) {
     tracker.spawn(async move {
-        guard(name, task).await;
+        let _ = guard(name, task).await;
     });
 }
 
@@ -30,21 +30,23 @@ pub(crate) fn supervise<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     tracker.spawn(async move {
-        while guard(name, make()).await == Ended::Panicked {
+        while guard(name, make()).await.is_err() {
             tokio::time::sleep(RESTART_DELAY).await;
         }
     });
 }
 
-#[derive(PartialEq, Eq)]
-enum Ended {
-    Returned,
-    Panicked,
-}
+/// The task panicked; the log says how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Panicked;
 
-async fn guard(name: &'static str, task: impl Future<Output = ()>) -> Ended {
+/// Runs a future; a panic in it ends here.
+pub(crate) async fn guard<T>(
+    name: &'static str,
+    task: impl Future<Output = T>,
+) -> Result<T, Panicked> {
     match AssertUnwindSafe(task).catch_unwind().await {
-        Ok(()) => Ended::Returned,
+        Ok(value) => Ok(value),
         Err(panic) => {
             let text = panic
                 .downcast_ref::<&str>()
@@ -52,7 +54,7 @@ async fn guard(name: &'static str, task: impl Future<Output = ()>) -> Ended {
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
             tracing::error!(task = name, panic = text, "a task panicked");
-            Ended::Panicked
+            Err(Panicked)
         }
     }
 }

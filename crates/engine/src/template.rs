@@ -1,25 +1,41 @@
 //! Templates: names for images, and the builds that make them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 
 use tokio::sync::Semaphore;
 use woodfrog_types::template::{Build, BuildState, BuiltImage, SecurityOptions};
-use woodfrog_types::{Fault, Timestamp};
+use woodfrog_types::{BuildId, Fault, Timestamp};
 
 use crate::fault;
 use crate::inner::Inner;
 
+mod api;
+mod base;
+mod build;
+mod files;
+mod log;
 mod resolve;
+mod steps;
+mod tags;
+
+use files::Upload;
 
 /// Builds under way.
 pub(crate) struct Builds {
-    pub(crate) turns: Semaphore,
+    turns: Semaphore,
+    /// One-time tokens of uploads.
+    uploads: Mutex<HashMap<String, Upload>>,
+    /// The build of the server's base image, while one is under way.
+    base: tokio::sync::Mutex<Option<BuildId>>,
 }
 
 impl Builds {
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
             turns: Semaphore::new(at_once.max(1)),
+            uploads: Mutex::default(),
+            base: tokio::sync::Mutex::default(),
         }
     }
 }

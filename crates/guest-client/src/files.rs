@@ -9,6 +9,9 @@ use woodfrog_guest_proto::{
 
 use crate::{GuestClient, GuestError, link::Link};
 
+/// JSON bytes of a listing taken into memory; larger ones are for [`GuestClient::list_stream`].
+const MAX_LISTING_BYTES: usize = 128 << 20;
+
 /// A whole listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
@@ -22,6 +25,7 @@ pub struct ListStream {
     link: Link,
     page: VecDeque<EntryInfo>,
     left: u64,
+    bytes: usize,
     end: Option<ListEnd>,
 }
 
@@ -37,6 +41,7 @@ impl ListStream {
             }
             match self.link.recv().await? {
                 Frame::Event(payload) => {
+                    self.bytes = self.bytes.saturating_add(payload.len());
                     self.page = parse_json::<ListPage>(&payload)?.entries.into();
                     let breach = || GuestError::Protocol("more entries than asked for".to_owned());
                     self.left = self
@@ -87,6 +92,7 @@ impl GuestClient {
             link,
             page: VecDeque::new(),
             left: u64::from(most),
+            bytes: 0,
             end: None,
         })
     }
@@ -98,6 +104,9 @@ impl GuestClient {
             let mut entries = Vec::new();
             while let Some(entry) = stream.next().await? {
                 entries.push(entry);
+                if stream.bytes > MAX_LISTING_BYTES {
+                    return Err(GuestError::Protocol("listing is too large".to_owned()));
+                }
             }
             Ok(Listing {
                 entries,

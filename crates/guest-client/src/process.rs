@@ -11,6 +11,9 @@ use crate::{GuestClient, GuestError, link::Link};
 /// Most processes taken from a listing: the running and the ended ones that a guest keeps.
 const MAX_LISTED: usize = limits::MAX_PROCESSES + limits::ENDED_KEPT + 1;
 
+/// JSON bytes taken of one process listing; what a guest can have is far below.
+const MAX_LISTED_BYTES: usize = 64 << 20;
+
 /// What a process stream yields, in this order: one `Started`, output and gaps with rising
 /// offsets, one `End`.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,16 +148,17 @@ impl GuestClient {
     pub async fn processes(&self) -> Result<Vec<ProcessInfo>, GuestError> {
         self.in_time(async {
             let mut link = self.open(&Request::List {}).await?;
-            let mut all = Vec::new();
+            let (mut all, mut bytes) = (Vec::new(), 0);
             loop {
                 match link.recv().await? {
                     Frame::Event(payload) => {
+                        bytes += payload.len();
                         all.extend(parse_json::<ProcessList>(&payload)?.processes);
                     }
                     Frame::End(_) => return Ok(all),
                     _ => return Err(breach("a frame that has no place in a listing")),
                 }
-                if all.len() > MAX_LISTED {
+                if all.len() > MAX_LISTED || bytes > MAX_LISTED_BYTES {
                     return Err(breach("more processes than there can be"));
                 }
             }

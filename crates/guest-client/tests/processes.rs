@@ -1,4 +1,5 @@
 //! Processes of a real guest.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The decoder against arbitrary and arbitrarily split input.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use woodfrog_guest_proto::{

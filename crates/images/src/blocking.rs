@@ -1,3 +1,5 @@
+//! Heavy work on blocking threads, stopped when its future is dropped.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

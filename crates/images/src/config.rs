@@ -1,3 +1,5 @@
+//! What an image says about how its programs start, and its stored form.
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;

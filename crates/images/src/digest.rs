@@ -1,3 +1,5 @@
+//! SHA-256 digests as names of layers.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,5 @@
+//! Telling callers how far long work is.
+
 use std::fmt;
 use std::sync::Arc;
 

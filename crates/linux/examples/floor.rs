@@ -49,16 +49,10 @@ fn main() -> Outcome<()> {
         &mut client,
         dir.path(),
         rounds,
-        "bare: overlay, clone3, pivot_root, exec",
+        "without cgroups, masks and read-only paths",
         false,
     )?;
-    bench(
-        &mut client,
-        dir.path(),
-        rounds,
-        "whole: with cgroups, masks, read-only paths",
-        true,
-    )
+    bench(&mut client, dir.path(), rounds, "with everything", true)
 }
 
 /// A layer with one program.

@@ -266,12 +266,24 @@ impl Network {
         }
     }
 
+    /// Puts the rules back if somebody else removed them, and looks again which interfaces lead
+    /// outside. Cheap: one look when nothing changed.
+    ///
+    /// # Errors
+    /// What was not done is done by the next call.
+    pub async fn refresh(&self) -> Result<(), ReconcileError> {
+        match &self.nat {
+            Ok(nat) => nat.refresh().await,
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Removes everything of the instance from the host: interfaces, rules, the service
     /// address, and the forwarding it switched on.
     ///
     /// # Errors
     /// Some of it may be left.
-    pub async fn teardown(self) -> Result<(), ReconcileError> {
+    pub async fn teardown(&self) -> Result<(), ReconcileError> {
         match &self.nat {
             Ok(nat) => nat.teardown().await,
             Err(_) => Ok(()),

@@ -224,12 +224,17 @@ impl Driver for FakeDriver {
 
     async fn connect(&self, id: &SandboxId) -> Result<UnixStream> {
         self.enter(Call::Connect).await?;
-        self.with(id, |_| ())?;
+        let exited = self.with(id, |machine| machine.exited.clone())?;
         let (ours, theirs) = UnixStream::pair().map_err(|error| DriverError::Guest {
             id: id.to_string(),
             detail: error.to_string(),
         })?;
-        tokio::spawn(guest::serve(Arc::clone(&self.guest), id.clone(), theirs));
+        tokio::spawn(guest::serve(
+            Arc::clone(&self.guest),
+            id.clone(),
+            exited,
+            theirs,
+        ));
         Ok(ours)
     }
 

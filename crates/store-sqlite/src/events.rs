@@ -1,3 +1,5 @@
+//! The log of each sandbox.
+
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 use woodfrog_store::{EventStore, NewEvent, Result, StoreError};

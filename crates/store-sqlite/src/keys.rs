@@ -1,3 +1,5 @@
+//! API keys.
+
 use async_trait::async_trait;
 use rusqlite::{Row, params};
 use woodfrog_store::{KeyStore, Result};

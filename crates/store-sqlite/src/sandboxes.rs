@@ -1,3 +1,5 @@
+//! Sandboxes: records, lists and deadlines.
+
 use async_trait::async_trait;
 use rusqlite::{Connection, ToSql, params};
 use woodfrog_store::cursor::{self, List};

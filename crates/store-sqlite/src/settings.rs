@@ -1,3 +1,5 @@
+//! Settings of the server and idempotency keys.
+
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 use woodfrog_store::{IdempotencyEntry, IdempotencyOutcome, Result, SettingStore, StoreError};

@@ -1,3 +1,5 @@
+//! Templates, builds, build logs and the layer cache.
+
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use woodfrog_store::cursor::{self, List};

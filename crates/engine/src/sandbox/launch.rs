@@ -2,10 +2,10 @@
 
 use tokio::sync::oneshot;
 use woodfrog_sandbox::{Egress, LaunchSpec};
-use woodfrog_types::Fault;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::template::BuiltImage;
+use woodfrog_types::{Fault, SandboxId};
 
 use crate::fault;
 use crate::images::ImageError;
@@ -55,15 +55,15 @@ pub(crate) fn image_fault(error: ImageError) -> Fault {
 
 /// Has the driver remove all of a sandbox, trying a few times: what cannot be removed now (a busy
 /// mount) often can a moment later.
-pub(crate) async fn destroy(inner: &Inner, sandbox: &Sandbox) -> Result<(), Fault> {
+pub(crate) async fn destroy(inner: &Inner, id: &SandboxId) -> Result<(), Fault> {
     const TRIES: u32 = 4;
     let mut pause = std::time::Duration::from_millis(50);
     let mut attempt = 1;
     loop {
-        match inner.driver.destroy(&sandbox.id).await {
+        match inner.driver.destroy(id).await {
             Ok(()) => return Ok(()),
             Err(error) if attempt < TRIES => {
-                tracing::warn!(sandbox = %sandbox.id, %error, attempt, "destroying failed; again");
+                tracing::warn!(sandbox = %id, %error, attempt, "destroying failed; again");
                 tokio::time::sleep(pause).await;
                 pause *= 4;
                 attempt += 1;

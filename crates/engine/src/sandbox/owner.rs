@@ -134,7 +134,7 @@ impl Owner {
             tokio::try_join!(configure, commit)?;
         } else {
             configure.await?;
-            guest::start_services(inner, &running, &boot.image).await?;
+            guest::start_services(inner, &running.id, &boot.image).await?;
             commit.await?;
         }
         self.live.set_record(*running);
@@ -166,7 +166,7 @@ impl Owner {
     async fn undo(&self, boot: &Boot) {
         let record = self.live.record();
         let now = Timestamp::now();
-        if let Err(fault) = launch::destroy(&self.inner, &record).await {
+        if let Err(fault) = launch::destroy(&self.inner, &record.id).await {
             tracing::error!(sandbox = %record.id, error = &fault as &dyn std::error::Error, "a failed sandbox could not be removed");
             return;
         }
@@ -350,7 +350,7 @@ impl Owner {
     async fn remove(&self) -> After {
         loop {
             let record = self.live.record();
-            let removed = match launch::destroy(&self.inner, &record).await {
+            let removed = match launch::destroy(&self.inner, &record.id).await {
                 Ok(()) => Box::pin(self.apply(Event::Destroyed)).await,
                 Err(fault) => Err(fault),
             };

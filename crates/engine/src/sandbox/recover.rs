@@ -84,7 +84,7 @@ async fn remove(inner: &Inner, mut sandbox: Sandbox) -> Result<(), Fault> {
             sandbox = *next;
         }
     }
-    launch::destroy(inner, &sandbox).await?;
+    launch::destroy(inner, &sandbox.id).await?;
     let step = lifecycle::step(&sandbox, Event::Destroyed, now)?;
     let log = owner::events(step.log, now);
     let removed = inner.store.sandbox_remove(&sandbox.id, log).await;

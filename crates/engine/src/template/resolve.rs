@@ -8,6 +8,7 @@ use woodfrog_types::{BuildId, Code, Fault, TemplateId};
 use crate::engine::Engine;
 use crate::fault;
 use crate::sandbox::may_see;
+use crate::template::base::BASE;
 
 /// What a sandbox starts from.
 pub(crate) struct Source {
@@ -25,7 +26,10 @@ impl Engine {
     ) -> Result<Source, Fault> {
         let parsed = TemplateRef::parse(reference)
             .map_err(|fault| Fault::invalid("template", fault.message))?;
-        let template = self.template_find(principal, parsed.name).await?;
+        let template = match self.template_find(principal, parsed.name).await {
+            Err(_) if parsed.name == BASE => return Err(self.base_not_ready().await?),
+            found => found?,
+        };
         let tag = parsed.tag_or_default();
         let not_ready = |what: &str| {
             Fault::new(
@@ -34,6 +38,9 @@ impl Engine {
             )
         };
         let Some(&id) = template.tags.get(tag) else {
+            if template.workspace.is_none() {
+                return Err(self.base_not_ready().await?);
+            }
             return Err(not_ready("has no finished build tagged"));
         };
         match self.build_known(&id).await?.map(|build| build.state) {
@@ -44,6 +51,18 @@ impl Engine {
             }),
             Some(_) | None => Err(not_ready("is not ready under tag")),
         }
+    }
+
+    /// Begins to make the base template, which somebody wants to use, and says so.
+    async fn base_not_ready(&self) -> Result<Fault, Fault> {
+        let view = self.template_base().await?;
+        Ok(Fault::new(
+            Code::TemplateNotReady,
+            format!(
+                "the base template is being made (build {}); try again when it is ready",
+                view.build.id
+            ),
+        ))
     }
 
     /// A template by id or name, if the principal may see it.

@@ -5,6 +5,7 @@ use std::{
     io::ErrorKind,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown},
     path::Path,
+    sync::Arc,
 };
 
 use rustix::fs::OFlags;
@@ -85,7 +86,7 @@ fn set_mode(path: &str, mode: u32) -> OpResult<()> {
 /// A file open for writing from its beginning. Until [`Output::commit`] an atomic one leaves the
 /// target as it was.
 pub(super) struct Output {
-    pub(super) file: File,
+    pub(super) file: Arc<File>,
     /// Set while the content lies beside its target.
     temporary: Option<String>,
     target: String,
@@ -121,7 +122,7 @@ impl Output {
             WriteMode::Truncate => None,
             WriteMode::Atomic => Some(beside(&target)),
         };
-        let file = open(temporary.as_deref(), &target)?;
+        let file = Arc::new(open(temporary.as_deref(), &target)?);
         let output = Self {
             file,
             temporary,
@@ -144,7 +145,7 @@ impl Output {
             self.file.set_len(0)?;
         }
         if (meta.uid(), meta.gid()) != (place.user.uid, place.user.gid) {
-            std::os::unix::fs::fchown(&self.file, Some(place.user.uid), Some(place.user.gid))?;
+            std::os::unix::fs::fchown(&*self.file, Some(place.user.uid), Some(place.user.gid))?;
         }
         // After the change of owner, which takes set-id bits away.
         if new || self.temporary.is_some() {

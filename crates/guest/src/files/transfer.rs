@@ -7,6 +7,7 @@ use std::{
         fd::AsFd,
         unix::fs::{FileExt, OpenOptionsExt},
     },
+    sync::Arc,
 };
 
 use rustix::fs::OFlags;
@@ -58,6 +59,7 @@ pub(super) async fn read(
 ) -> OpResult<()> {
     let what = format!("path '{}'", place.path);
     let (file, entry) = blocking(move || Ok((open_regular(&place)?, place.entry()?))).await?;
+    let file = Arc::new(file);
     if conn
         .send(FrameKind::Reply, &EntryReply { entry })
         .await
@@ -67,23 +69,27 @@ pub(super) async fn read(
     }
     let stop = offset.saturating_add(length.unwrap_or(u64::MAX));
     let mut at = offset;
-    let mut buffer = vec![0; limits::DATA_CHUNK];
+    let mut buffer = vec![0; limits::MAX_DATA];
     while at < stop {
         let most = buffer
             .len()
             .min(usize::try_from(stop - at).unwrap_or(usize::MAX));
-        let chunk = buffer.get_mut(..most).unwrap_or_default();
-        let n = match file.read_at(chunk, at) {
+        let file = file.clone();
+        // A file system can make a read wait; the other connections must not wait with it.
+        let (filled, result) = blocking(move || {
+            let result = file.read_at(buffer.get_mut(..most).unwrap_or_default(), at);
+            Ok((buffer, result))
+        })
+        .await?;
+        buffer = filled;
+        let n = match result {
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(system(&what, e)),
         };
-        if conn
-            .data(Channel::Plain, at, chunk.get(..n).unwrap_or_default())
-            .await
-            .is_err()
-        {
+        let chunk = buffer.get(..n).unwrap_or_default();
+        if conn.data(Channel::Plain, at, chunk).await.is_err() {
             return Ok(());
         }
         at += n as u64;
@@ -103,11 +109,10 @@ pub(super) async fn write(conn: &mut Conn, place: Place, request: WriteRequest) 
     loop {
         match conn.recv().await {
             Ok(Some(Frame::Data { offset, bytes, .. })) if offset == at => {
-                output
-                    .file
-                    .write_all_at(&bytes, at)
-                    .map_err(|e| system(&what, e))?;
+                let (file, start) = (output.file.clone(), at);
                 at += bytes.len() as u64;
+                let written = blocking(move || Ok(file.write_all_at(&bytes, start))).await?;
+                written.map_err(|e| system(&what, e))?;
             }
             Ok(Some(Frame::End(_))) => break,
             Ok(Some(_)) => return Err(invalid("expected contiguous data or the end")),
@@ -126,14 +131,11 @@ pub(super) async fn write(conn: &mut Conn, place: Place, request: WriteRequest) 
 pub(super) async fn open(conn: &Conn, place: Place, mode: OpenMode) -> OpResult<()> {
     let (file, entry) = blocking(move || {
         let file = match mode {
-            OpenMode::Read => open_regular(&place)?,
+            OpenMode::Read => Arc::new(open_regular(&place)?),
             OpenMode::Write { mode, metadata } => {
                 let output = Output::create(&place, WriteMode::Truncate, mode)?;
                 output.set_metadata(&place, metadata.as_ref())?;
-                output
-                    .file
-                    .try_clone()
-                    .map_err(|e| system("descriptor", e))?
+                output.file.clone()
             }
         };
         Ok((file, place.entry()?))

@@ -102,6 +102,7 @@ pub(super) fn launch(
         .and_then(|()| release(&go_writer))
         .and_then(|()| watch(spec, &plan, &done, shared.report()))
         .and_then(|()| {
+            clock.mark("identity");
             Identity::read(pid.as_raw_nonzero().get() as u32).map_err(failed("identity"))
         });
     match started {

@@ -224,7 +224,7 @@ impl Nat {
 
     /// Exchanges the guard when the ways out or the host's own forwarding changed, and
     /// installs everything again when the table is gone.
-    async fn refresh(&self) -> Result<(), ReconcileError> {
+    pub(super) async fn refresh(&self) -> Result<(), ReconcileError> {
         let mut rules = self.rules.lock().await;
         let mut earlier = self.nft.guarded().await?;
         let own = self.names.table();

@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use woodfrog_guest_proto::{
     Channel, Configured, Decoder, Empty, ErrorBody, ErrorCode, Exit, Follow, Frame, FrameKind,
     Hello, ProcessEnd, Request, Started, data_prefix, encode_json, parse_json,
 };
 use woodfrog_types::SandboxId;
+
+/// The command that ends a guest.
+const STOP: &str = "kill -TERM 1";
 
 /// How a scripted command ends.
 #[derive(Debug, Clone)]
@@ -92,14 +96,24 @@ impl GuestScript {
 }
 
 /// Serves one connection.
-pub(super) async fn serve(script: Arc<GuestScript>, sandbox: SandboxId, mut stream: UnixStream) {
+pub(super) async fn serve(
+    script: Arc<GuestScript>,
+    sandbox: SandboxId,
+    exited: watch::Sender<Option<String>>,
+    mut stream: UnixStream,
+) {
     // A connection that breaks concerns the other side only.
-    let _ = answer(&script, sandbox, &mut stream).await;
+    let _ = answer(&script, sandbox, &exited, &mut stream).await;
 }
 
 type Answer = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn answer(script: &GuestScript, sandbox: SandboxId, stream: &mut UnixStream) -> Answer {
+async fn answer(
+    script: &GuestScript,
+    sandbox: SandboxId,
+    exited: &watch::Sender<Option<String>>,
+    stream: &mut UnixStream,
+) -> Answer {
     let Some(request) = read_request(stream).await? else {
         return Ok(());
     };
@@ -142,6 +156,9 @@ async fn answer(script: &GuestScript, sandbox: SandboxId, stream: &mut UnixStrea
                 offset: 0,
             };
             send(stream, FrameKind::Reply, &started).await?;
+            if line == STOP {
+                exited.send_replace(Some("terminated".to_owned()));
+            }
             if start.follow == Follow::Detach {
                 return send(stream, FrameKind::End, &Empty {}).await;
             }

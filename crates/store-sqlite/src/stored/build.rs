@@ -1,3 +1,5 @@
+//! The stored form of a build.
+
 use std::collections::BTreeMap;
 
 use rusqlite::Row;

@@ -1,3 +1,5 @@
+//! The stored form of a sandbox.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Promises about event logs.
+
 use std::sync::Arc;
 
 use woodfrog_types::event::Level;

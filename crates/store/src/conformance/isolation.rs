@@ -1,3 +1,5 @@
+//! Promises about workspaces not seeing each other.
+
 use std::sync::Arc;
 
 use woodfrog_types::WorkspaceId;

@@ -1,3 +1,5 @@
+//! Promises about API keys.
+
 use std::sync::Arc;
 
 use woodfrog_types::key::{ApiKey, Scope};

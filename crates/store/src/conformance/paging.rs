@@ -1,3 +1,5 @@
+//! Promises about pages of lists under concurrent writes.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Promises about sandboxes.
+
 use std::sync::Arc;
 use std::time::Duration;
 

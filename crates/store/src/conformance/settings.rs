@@ -1,3 +1,5 @@
+//! Promises about settings and idempotency keys.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

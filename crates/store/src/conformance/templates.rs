@@ -1,3 +1,5 @@
+//! Promises about templates and builds.
+
 use std::sync::Arc;
 
 use woodfrog_types::template::{Build, BuildState, BuiltImage, SecurityOptions, Template};

@@ -1,3 +1,5 @@
+//! Event logs in memory.
+
 use async_trait::async_trait;
 use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::{SandboxId, Timestamp};

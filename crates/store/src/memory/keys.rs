@@ -1,3 +1,5 @@
+//! API keys in memory.
+
 use async_trait::async_trait;
 use woodfrog_types::key::ApiKey;
 use woodfrog_types::{KeyId, Timestamp, WorkspaceId};

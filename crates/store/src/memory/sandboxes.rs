@@ -1,3 +1,5 @@
+//! Sandboxes in memory.
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -1,3 +1,5 @@
+//! Settings and idempotency keys in memory.
+
 use std::collections::btree_map::Entry;
 
 use async_trait::async_trait;

@@ -1,3 +1,5 @@
+//! Templates and builds in memory.
+
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
