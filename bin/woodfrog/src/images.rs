@@ -102,9 +102,9 @@ impl Images for LocalImages {
         let spec = CopySpec {
             src: request.src,
             dst: request.dst,
-            owner: request.user,
+            owner: request.owner,
             mode: request.mode,
-            user: "user".to_owned(),
+            user: request.user,
             workdir: request.workdir,
         };
         let layers = digests(&request.layers)?;

@@ -128,8 +128,8 @@ async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
         KeyPolicy::Required
     };
     options.caps = Caps {
-        server: u64::from(config.sandboxes_max),
-        workspace: u64::from(config.sandboxes_per_workspace_max),
+        server: config.sandboxes_max as usize,
+        workspace: config.sandboxes_per_workspace_max as usize,
     };
     options.timeout_max = config.sandbox_timeout_max;
     options.drain_timeout = config.shutdown_timeout;

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use woodfrog_types::template::BuiltImage;
 
-mod native;
 
-pub use native::NativeImages;
 
 /// A failed call of an image source.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ pub mod view;
 
 pub use access::{GuestLease, SandboxAccess};
 pub use engine::Engine;
-pub use images::{ImageError, Images, ImportSource, NativeImages};
+pub use images::{CopyRequest, ImageError, Images, ImportSource, ProgressSink};
 pub use ports::{KeyPolicy, Options, Ports};
 pub use request::{
     CreateSandbox, DeadlineChange, NewKey, NewTemplate, StartBuild, TemplateBase, TemplateStep,

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use woodfrog_engine::{GuestLease, SandboxAccess};
-use woodfrog_types::{Code, Fault, SandboxId};
+use woodfrog_types::Fault;
 
 pub(crate) mod answer;
 pub(crate) mod body;
@@ -26,9 +26,6 @@ use body::Guarded;
 pub(crate) use headers::{Peer, Scheme};
 
 const TRAFFIC_TOKEN: &str = "e2b-traffic-access-token";
-/// A server inside may need a moment to listen: pauses of 100, 200, 300, 400 ms.
-const CONNECT_ATTEMPTS: u32 = 5;
-const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Without a byte for this long a request is given up, waiting for its head or in its body.
 const IDLE: Duration = Duration::from_secs(640);
 
@@ -66,7 +63,7 @@ async fn attempt(
     let lease = plane.guest(&access.id).await.map_err(refuse)?;
     let stream = tokio::select! {
         () = lease.ended() => return Err(Refusal::not_found(form)),
-        stream = connect(plane, &access.id, port) => stream.map_err(refuse)?,
+        stream = plane.port_connect(&access.id, port) => stream.map_err(refuse)?,
     };
     let upgrade = upgrade::Wanted::take(&mut request);
     headers::outgoing(&mut request, &access.network, port, peer, upgrade.as_ref());
@@ -135,19 +132,6 @@ fn check_traffic(
     }
 }
 
-async fn connect(plane: &dyn DataPlane, id: &SandboxId, port: u16) -> Result<TcpStream, Fault> {
-    let mut attempt = 1;
-    loop {
-        match plane.port_connect(id, port).await {
-            Err(fault) if fault.code == Code::PortNotOpen && attempt < CONNECT_ATTEMPTS => {
-                tokio::time::sleep(CONNECT_PAUSE * attempt).await;
-                attempt += 1;
-            }
-            done => return done,
-        }
-    }
-}
-
 /// One request on a connection of its own.
 ///
 /// Servers in sandboxes read header names as they are written in every tutorial, so names are
@@ -169,6 +153,3 @@ async fn send(
     });
     sender.send_request(request).await
 }
-
-#[cfg(test)]
-mod tests;

@@ -110,7 +110,7 @@ test('static methods work by id', async () => {
 })
 
 test('unknown templates and sandboxes are refused with the right errors', async () => {
-  await assert.rejects(Sandbox.create('no-such-template-here'), NotFoundError)
+  await assert.rejects(Sandbox.create('no-such-template-here'), /404: .*not found/)
   await assert.rejects(Sandbox.getInfo('inosuchsandboxatall'), NotFoundError)
   await assert.rejects(Sandbox.connect('inosuchsandboxatall'), NotFoundError)
 })

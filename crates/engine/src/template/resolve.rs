@@ -38,12 +38,20 @@ impl Engine {
             )
         };
         let Some(&id) = template.tags.get(tag) else {
-            if template.workspace.is_none() {
+            if template.workspace.is_none() && parsed.tag.is_none() {
                 return Err(self.base_not_ready().await?);
             }
             return Err(not_ready("has no finished build tagged"));
         };
-        match self.build_known(&id).await?.map(|build| build.state) {
+        let state = self.build_known(&id).await?.map(|build| build.state);
+        match state {
+            // The layers of the server's own base can be made again.
+            Some(BuildState::Ready(image))
+                if template.workspace.is_none()
+                    && self.inner.images.paths(&image.layers).is_err() =>
+            {
+                Err(self.base_not_ready().await?)
+            }
             Some(BuildState::Ready(image)) => Ok(Source {
                 template,
                 build: id,

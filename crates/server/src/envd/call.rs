@@ -134,6 +134,10 @@ pub(crate) async fn read_unary<T: DeserializeOwned>(
     connect::parse(&bytes.to_bytes())
 }
 
+/// What is read of a request after its message, at most.
+const DRAIN_BYTES_MAX: usize = 64 << 10;
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
 /// The messages of a stream from the client.
 pub(crate) struct Messages {
     body: BodyDataStream,
@@ -177,9 +181,33 @@ impl Messages {
 
     /// The one message of a call that streams its answer.
     pub(crate) async fn one<T: DeserializeOwned>(mut self) -> Result<T, RpcError> {
-        self.next()
+        let message = self
+            .next()
             .await?
-            .ok_or_else(|| RpcError::new(RpcCode::Unimplemented, "the stream has no message"))
+            .ok_or_else(|| RpcError::new(RpcCode::Unimplemented, "the stream has no message"))?;
+        self.drain();
+        Ok(message)
+    }
+
+    /// Reads what is left beside the answer. A body that is dropped unread costs its connection,
+    /// and a client that is about to use it again loses its next request.
+    fn drain(mut self) {
+        if self.over {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut left = DRAIN_BYTES_MAX;
+            let rest = async {
+                while let Some(Ok(bytes)) = self.body.next().await {
+                    left = left.saturating_sub(bytes.len());
+                    if left == 0 {
+                        break;
+                    }
+                }
+            };
+            // Over the time the connection is closed, as it would have been without this.
+            let _ = tokio::time::timeout(DRAIN_MAX, rest).await;
+        });
     }
 }
 

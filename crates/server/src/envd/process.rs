@@ -1,5 +1,7 @@
 //! `process.Process`.
 
+use std::time::Duration;
+
 use woodfrog_guest_client::{ProcessEvent, ProcessStream, StdinWriter};
 use woodfrog_guest_proto as guest;
 use woodfrog_types::limits;
@@ -10,6 +12,8 @@ use super::connect::{self, Output, RpcCode, RpcError};
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+/// How long a kill waits for the end of the process.
+const KILL_WAIT: Duration = Duration::from_millis(500);
 
 fn start_request(call: &Call, request: wire::StartRequest) -> Result<guest::StartRequest, Stop> {
     let wire::ProcessConfig {
@@ -61,8 +65,11 @@ fn size(size: wire::PtySize) -> guest::PtySize {
 
 /// Runs a process and streams what it writes. The client's going away does not end the process;
 /// its timeout does.
-pub(crate) async fn start(call: Call, messages: Messages, sender: Sender) -> Result<(), Stop> {
-    let request = messages.one::<wire::StartRequest>().await?;
+pub(crate) async fn start(
+    call: Call,
+    request: wire::StartRequest,
+    sender: Sender,
+) -> Result<(), Stop> {
     let request = start_request(&call, request)?;
     let started = call.lease.start(request).await;
     let stream = started.map_err(|error| not_started(error.into()))?;
@@ -81,8 +88,11 @@ fn not_started(error: RpcError) -> RpcError {
 }
 
 /// Streams what a process writes from now on.
-pub(crate) async fn connect(call: Call, messages: Messages, sender: Sender) -> Result<(), Stop> {
-    let request = messages.one::<wire::SelectRequest>().await?;
+pub(crate) async fn connect(
+    call: Call,
+    request: wire::SelectRequest,
+    sender: Sender,
+) -> Result<(), Stop> {
     let process = select(request.process)?;
     let stream = call
         .lease
@@ -295,9 +305,23 @@ pub(crate) async fn send_signal(
         }
     };
     let process = select(request.process)?;
-    call.lease
-        .signal(process, signal, guest::SignalTarget::Process)
-        .await?;
+    if signal == SIGKILL {
+        return kill(call, process).await;
+    }
+    let target = guest::SignalTarget::Process;
+    call.lease.signal(process, signal, target).await?;
+    Ok(wire::Nothing {})
+}
+
+/// Kills a process and waits a moment for its end, so that who asks next finds it ended.
+async fn kill(call: &Call, process: guest::ProcessRef) -> Result<wire::Nothing, RpcError> {
+    let latest = guest::From::Latest;
+    let mut stream = call.lease.attach(process.clone(), latest).await?;
+    let target = guest::SignalTarget::Process;
+    call.lease.signal(process, SIGKILL, target).await?;
+    let end = async { while let Ok(Some(_)) = stream.next().await {} };
+    // A process that the kernel holds back ends later; the signal is on its way.
+    let _ = tokio::time::timeout(KILL_WAIT, end).await;
     Ok(wire::Nothing {})
 }
 

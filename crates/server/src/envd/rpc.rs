@@ -82,18 +82,21 @@ async fn stream(path: &str, call: Call, body: Body) -> Response {
     match path {
         // The guest keeps the deadline of a process: it kills it, and says so.
         "process.Process/Start" => {
-            respond(call, body, Deadline::Guest, process_alive(), process::start)
+            respond(call, body, Deadline::Guest, process_alive(), process::start).await
         }
-        "process.Process/Connect" => respond(
-            call,
-            body,
-            Deadline::Stream,
-            process_alive(),
-            process::connect,
-        ),
+        "process.Process/Connect" => {
+            respond(
+                call,
+                body,
+                Deadline::Stream,
+                process_alive(),
+                process::connect,
+            )
+            .await
+        }
         "filesystem.Filesystem/WatchDir" => {
             let alive = connect::message(&WatchDirResponse::Keepalive {});
-            respond(call, body, Deadline::Stream, alive, watch::stream)
+            respond(call, body, Deadline::Stream, alive, watch::stream).await
         }
         "process.Process/StreamInput" => stream_input(&call, body).await,
         "process.Process/List"
@@ -119,7 +122,9 @@ fn process_alive() -> Bytes {
     })
 }
 
-fn respond<F, R>(
+/// The message is read before the answer begins: clients of HTTP/1 stop sending when they are
+/// answered early.
+async fn respond<M, F, R>(
     call: Call,
     body: Body,
     deadline: Deadline,
@@ -127,11 +132,15 @@ fn respond<F, R>(
     handler: F,
 ) -> Response
 where
-    F: FnOnce(Call, Messages, Sender) -> R,
+    M: DeserializeOwned,
+    F: FnOnce(Call, M, Sender) -> R,
     R: Future<Output = Result<(), Stop>> + Send + 'static,
 {
-    let prepared = Messages::new(call.headers(), body).and_then(|m| Ok((m, call.timeout()?)));
-    let (messages, timeout) = match prepared {
+    let prepared = async {
+        let message = Messages::new(call.headers(), body)?.one().await?;
+        Ok::<_, RpcError>((message, call.timeout()?))
+    };
+    let (message, timeout) = match prepared.await {
         Ok(prepared) => prepared,
         Err(error) => return connect::stream_error(&error),
     };
@@ -140,7 +149,7 @@ where
         keepalive_message,
         deadline: timeout.filter(|_| deadline == Deadline::Stream),
     };
-    call::stream(terms, |sender| handler(call, messages, sender))
+    call::stream(terms, |sender| handler(call, message, sender))
 }
 
 /// Streams in, one message out.

@@ -9,7 +9,7 @@ use woodfrog_guest_client::WatchStream;
 use woodfrog_guest_proto as guest;
 use woodfrog_wire::envd as wire;
 
-use super::call::{Call, Messages, Sender, Stop};
+use super::call::{Call, Sender, Stop};
 use super::connect::{RpcCode, RpcError};
 use super::entry::event;
 use super::local::Local;
@@ -49,8 +49,11 @@ fn lost() -> RpcError {
 }
 
 /// `WatchDir`.
-pub(crate) async fn stream(call: Call, messages: Messages, sender: Sender) -> Result<(), Stop> {
-    let request = messages.one::<wire::WatchRequest>().await?;
+pub(crate) async fn stream(
+    call: Call,
+    request: wire::WatchRequest,
+    sender: Sender,
+) -> Result<(), Stop> {
     let watching = call.lease.watch(watch_request(&call, request)).await;
     let mut watching = watching.map_err(RpcError::from)?;
     sender.message(&wire::WatchDirResponse::Start {}).await?;
@@ -61,7 +64,7 @@ pub(crate) async fn stream(call: Call, messages: Messages, sender: Sender) -> Re
         };
         let seen = event(seen).ok_or_else(lost)?;
         sender
-            .message(&wire::WatchDirResponse::Filesystem(seen))
+            .message(&wire::WatchDirResponse::Filesystem(Box::new(seen)))
             .await?;
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tokio::net::TcpStream;
-use woodfrog_engine::{GuestLease, SandboxAccess};
+use woodfrog_engine::{Engine, GuestLease, SandboxAccess};
 use woodfrog_types::{Fault, SandboxId};
 
 /// The engine as the data plane sees it: no principal, since a request shows a sandbox's own
@@ -22,6 +22,28 @@ pub trait DataPlane: Send + Sync + 'static {
     /// The sandbox's guest, for one operation.
     async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault>;
 
-    /// `PortNotOpen` if nothing listens.
+    /// `PortNotOpen` if nothing listens, not even a moment later.
     async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault>;
+}
+
+#[async_trait]
+impl DataPlane for Engine {
+    async fn access(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
+        Engine::access(self, id).await
+    }
+
+    async fn access_by_signature(
+        &self,
+        check: &(dyn for<'a> Fn(&'a SandboxAccess) -> bool + Send + Sync),
+    ) -> Option<SandboxAccess> {
+        Engine::access_by_signature(self, check).await
+    }
+
+    async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault> {
+        Engine::guest(self, id).await
+    }
+
+    async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault> {
+        Engine::port_connect(self, id, port).await
+    }
 }

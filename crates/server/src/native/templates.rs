@@ -1,5 +1,7 @@
 //! Templates and their builds.
 
+mod import;
+
 use axum::extract::State;
 use axum::{Extension, Json};
 use http::StatusCode;
@@ -28,6 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(build))
         .routes(routes!(log))
         .routes(routes!(prepare))
+        .merge(import::routes())
 }
 
 /// The workspace's templates and the server's, by name.

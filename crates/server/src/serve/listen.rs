@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +32,9 @@ const FIRST_HEAD: Duration = Duration::from_secs(20);
 /// A connection without a request is kept this long: longer than the 300 seconds of the clients'
 /// pools, so that it is theirs to close it.
 const KEPT_IDLE: Duration = Duration::from_secs(330);
+/// A peer that has been silent this long is probed, so that streams to machines that are gone end.
+const PEER_SILENT: Duration = Duration::from_secs(60);
+const PEER_PROBE: Duration = Duration::from_secs(15);
 /// Bytes of a request's head, and of one read.
 const HEAD_BYTES_MAX: usize = 128 << 10;
 const HEADER_COUNT_MAX: usize = 200;
@@ -154,6 +158,10 @@ async fn connection(
     slot: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
+    let probes = TcpKeepalive::new()
+        .with_time(PEER_SILENT)
+        .with_interval(PEER_PROBE);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&probes);
     match tls {
         None => {
             exchange(

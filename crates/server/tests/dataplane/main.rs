@@ -1,4 +1,5 @@
 //! The data plane over real sockets, in front of real guests.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod common;
 mod files;

@@ -213,7 +213,7 @@ async fn signals_end_processes() {
 async fn terminals_take_input_and_sizes() {
     let world = World::start().await;
     let message = json!({
-        "process": {"cmd": "/bin/sh", "args": ["-c", "stty size; read x; stty size; echo got $x"]},
+        "process": {"cmd": "/bin/sh", "args": ["-c", "stty size; read x; stty size; echo got $x; exec sleep 300"]},
         "pty": {"size": {"cols": 80, "rows": 24}},
     });
     let mut frames = world
@@ -244,12 +244,16 @@ async fn terminals_take_input_and_sizes() {
         world.call("process.Process/SendInput", &input).await.status,
         200
     );
-    let (messages, _) = frames.rest().await;
-    let text = String::from_utf8(output(&messages, "pty")).unwrap();
-    assert!(
-        text.contains("30 100\r\n") && text.contains("got hi"),
-        "{text}"
-    );
+    let mut text = String::new();
+    while !text.contains("got hi") {
+        let message = frames.message().await;
+        assert!(message["event"]["end"].is_null(), "ended after {text}");
+        text.push_str(std::str::from_utf8(&output(&[message], "pty")).unwrap());
+    }
+    assert!(text.contains("30 100\r\n"), "{text}");
+    let kill = json!({"process": {"pid": pid}, "signal": 9}).to_string();
+    world.call("process.Process/SendSignal", &kill).await;
+    assert_eq!(frames.rest().await.1, json!({}));
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ pub struct FilesystemEvent {
 #[serde(rename_all = "camelCase")]
 pub enum WatchDirResponse {
     Start {},
-    Filesystem(FilesystemEvent),
+    Filesystem(Box<FilesystemEvent>),
     Keepalive {},
 }
 

@@ -54,7 +54,7 @@ pub(super) fn accepted(headers: &HeaderMap) -> Result<Coding, RestError> {
 /// Undoes a body's coding as it comes.
 pub(super) enum Undo {
     Identity,
-    Gzip(MultiGzDecoder<Vec<u8>>),
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
 }
 
 impl Undo {
@@ -70,7 +70,7 @@ impl Undo {
             .as_str()
         {
             "" | "identity" => Ok(Self::Identity),
-            "gzip" | "x-gzip" => Ok(Self::Gzip(MultiGzDecoder::new(Vec::new()))),
+            "gzip" | "x-gzip" => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
             other => {
                 let text = format!("unsupported Content-Encoding: {other}, supported: gzip");
                 Err(RestError::new(StatusCode::BAD_REQUEST, text))

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use http::StatusCode;
+use tokio::task::JoinHandle;
 use woodfrog_guest_client::FileWriter;
 
 use super::CHUNK;
@@ -25,10 +26,12 @@ pub(super) struct Sink {
 enum Target {
     /// On a disk that we may write to ourselves.
     Disk(File),
+    /// A thread writes while more is received.
+    Busy(JoinHandle<(File, io::Result<()>)>),
     /// Through the guest.
     Band(FileWriter),
-    /// A thread has the file, or lost it.
-    Away,
+    /// An earlier write failed.
+    Lost,
 }
 
 impl Sink {
@@ -66,28 +69,42 @@ impl Sink {
     /// Completes the file.
     pub(super) async fn finish(mut self) -> Result<(), RestError> {
         self.flush().await?;
-        if let Target::Band(writer) = self.target {
-            writer.finish().await.map_err(super::not_opened)?;
+        match self.target {
+            Target::Band(writer) => {
+                writer.finish().await.map_err(super::not_opened)?;
+            }
+            Target::Busy(_) => drop(self.idle().await?),
+            Target::Disk(_) | Target::Lost => {}
         }
         Ok(())
     }
 
+    /// Hands what is pending to a thread, once the one before is done.
     async fn flush(&mut self) -> Result<(), RestError> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_len = 0;
         if pending.is_empty() {
             return Ok(());
         }
-        let Target::Disk(mut file) = std::mem::replace(&mut self.target, Target::Away) else {
-            return Err(failed("an earlier write was abandoned"));
-        };
-        let written = tokio::task::spawn_blocking(move || {
+        let mut file = self.idle().await?;
+        self.target = Target::Busy(tokio::task::spawn_blocking(move || {
             let result = pending.iter().try_for_each(|bytes| file.write_all(bytes));
             (file, result)
-        });
-        let (file, result) = written.await.map_err(|_| failed("a writer stopped"))?;
-        self.target = Target::Disk(file);
-        result.map_err(|error| self.not_written(&error))
+        }));
+        Ok(())
+    }
+
+    /// Takes the file out when nobody writes to it.
+    async fn idle(&mut self) -> Result<File, RestError> {
+        match std::mem::replace(&mut self.target, Target::Lost) {
+            Target::Disk(file) => Ok(file),
+            Target::Busy(write) => {
+                let (file, result) = write.await.map_err(|_| failed("a writer stopped"))?;
+                result.map_err(|error| self.not_written(&error))?;
+                Ok(file)
+            }
+            Target::Band(_) | Target::Lost => Err(failed("an earlier write failed")),
+        }
     }
 
     fn not_written(&self, error: &io::Error) -> RestError {

@@ -1,0 +1,12 @@
+//! The faces over a real engine with a store in memory and a driver that makes nothing.
+
+mod auth;
+mod data;
+mod e2b;
+mod fixture;
+mod golden;
+mod malformed;
+mod native;
+mod reach;
+mod templates;
+mod tenancy;

@@ -1,0 +1,122 @@
+//! Building templates the way E2B's clients do.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fixture::Server;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls a build until it is over.
+async fn finished(server: &Server, path: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let answer = server.call("GET", path, "").await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let state = answer.json();
+        if matches!(state["status"].as_str(), Some("ready" | "error")) {
+            return state;
+        }
+        assert!(began.elapsed() < PATIENCE, "{state}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_template_is_requested_built_tagged_and_removed() {
+    let server = Server::start().await;
+    let body = r#"{"name":"mine","tags":["v1"],"cpuCount":1,"memoryMB":256}"#;
+    let made = server.call("POST", "/v3/templates", body).await;
+    assert_eq!(made.status, 202, "{made:?}");
+    let made = made.json();
+    let (template, build) = (&made["templateID"], &made["buildID"]);
+    let (template, build) = (template.as_str().expect("id"), build.as_str().expect("id"));
+
+    let hash = "a".repeat(64);
+    let slot = server
+        .call("GET", &format!("/templates/{template}/files/{hash}"), "")
+        .await;
+    assert_eq!(slot.status, 201, "{slot:?}");
+    let url = slot.json()["url"].as_str().expect("a url").to_owned();
+    let upload = url
+        .strip_prefix("https://api.frog.test")
+        .expect("where it was asked");
+    let sent = server.send("PUT", upload, None, "an archive").await;
+    assert_eq!(sent.status, 200, "{sent:?}");
+    let again = server
+        .call("GET", &format!("/templates/{template}/files/{hash}"), "")
+        .await;
+    assert_eq!(again.json(), json!({"present": true}));
+
+    let steps = json!({
+        "fromTemplate": "base",
+        "steps": [
+            {"type": "COPY", "args": ["a", "/b", "", ""], "filesHash": hash},
+            {"type": "RUN", "args": ["true", "root"]},
+            {"type": "ENV", "args": ["A", "1"]},
+        ],
+    });
+    let path = format!("/v2/templates/{template}/builds/{build}");
+    let started = server.call("POST", &path, &steps.to_string()).await;
+    assert_eq!(started.status, 202, "{started:?}");
+    let path = format!("/templates/{template}/builds/{build}/status?logsOffset=0");
+    let state = finished(&server, &path).await;
+    assert_eq!(state["status"], "ready", "{state}");
+
+    let made = server
+        .call("POST", "/v2/sandboxes", r#"{"templateID":"mine:v1"}"#)
+        .await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let tag = r#"{"target":"mine:v1","tags":["stable"]}"#;
+    let tagged = server.call("POST", "/templates/tags", tag).await;
+    assert_eq!(tagged.status, 201, "{tagged:?}");
+    let tags = server.call("GET", "/templates/mine/tags", "").await.json();
+    let names: Vec<_> = tags
+        .as_array()
+        .expect("tags")
+        .iter()
+        .map(|tag| &tag["tag"])
+        .collect();
+    assert!(names.contains(&&json!("stable")), "{names:?}");
+    let alias = server.call("GET", "/templates/aliases/mine", "").await;
+    assert_eq!(
+        alias.json(),
+        json!({"templateID": template, "public": false})
+    );
+    assert_eq!(
+        server.call("DELETE", "/templates/mine", "").await.status,
+        204
+    );
+    assert_eq!(
+        server
+            .call("GET", "/templates/aliases/mine", "")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        server.call("DELETE", "/templates/mine", "").await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn an_uploaded_root_file_system_becomes_a_template_and_is_not_kept() {
+    let server = Server::start().await;
+    let path = "/api/v1/templates/imported/import?format=rootfs";
+    let asked = server.call("POST", path, "bytes").await;
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let build = asked.json()["id"].as_str().expect("an id").to_owned();
+    let state = finished(
+        &server,
+        &format!("/api/v1/templates/imported/builds/{build}"),
+    )
+    .await;
+    assert_eq!(state["status"], "ready", "{state}");
+    let began = Instant::now();
+    while server.spooled() > 0 {
+        assert!(began.elapsed() < PATIENCE, "the upload is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
