@@ -41,7 +41,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "server",
-        &["types", "core", "wire", "engine", "guest-client", "guest-proto"],
+        &[
+            "types",
+            "core",
+            "wire",
+            "engine",
+            "guest-client",
+            "guest-proto",
+        ],
     ),
     ("cli", &["types", "wire"]),
     ("testkit", &[]),

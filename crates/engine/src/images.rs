@@ -6,8 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use woodfrog_types::template::BuiltImage;
 
-
-
 /// A failed call of an image source.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
