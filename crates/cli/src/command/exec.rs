@@ -66,7 +66,7 @@ fn needs_shell(line: &str) -> bool {
 }
 
 /// As shells report it.
-fn code(exit_code: Option<i32>, signal: Option<i32>) -> u8 {
+pub(super) fn code(exit_code: Option<i32>, signal: Option<i32>) -> u8 {
     match (exit_code, signal) {
         (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(EXIT_TROUBLE),
         (None, Some(signal)) => u8::try_from(128 + (signal & 0x7f)).unwrap_or(EXIT_TROUBLE),
