@@ -92,11 +92,6 @@ async fn prepare(name: &str, target: &Target) -> Outcome {
     let client = Client::new(target)?;
     let request = client.post(&["templates", name, "prepare"]);
     let build: Build = client.json(request).await?;
-    let over = build.status == "ready";
-    let build = if over {
-        build
-    } else {
-        follow::follow(&client, build).await?
-    };
+    let build = follow::follow(&client, build).await?;
     follow::conclude(name, &build, target)
 }

@@ -110,7 +110,7 @@ mod tests {
     fn arguments_and_environment_are_substituted() {
         let given = BTreeMap::from([("TAG".to_owned(), "given".to_owned())]);
         let recipe = parse(
-            "ARG TAG=old\nFROM img:$TAG\nARG TAG\nARG OTHER=it's\nENV P=/opt/${TAG}\n\
+            "ARG TAG=old\nFROM img:$TAG\nARG TAG\nARG OTHER=\"it's\"\nENV P=/opt/${TAG}\n\
              WORKDIR $P/${NONE:-x}\nRUN echo $TAG\nRUN [\"echo\", \"$P\"]\n",
             &given,
         )
