@@ -83,6 +83,11 @@ impl Client {
         }
     }
 
+    /// A request without the key: for URLs that the server gave, which carry their own.
+    pub fn anonymous(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+
     /// A GET request.
     pub fn get(&self, segments: &[&str]) -> RequestBuilder {
         self.request(Method::GET, self.route(segments))

@@ -82,7 +82,7 @@ async fn upload(
             url.query_pairs_mut().append_pair("mode", &mode);
             let request = client.request(Method::PUT, url);
             // A pipe or a device has no length.
-            let length = about.is_file().then(|| about.len());
+            let length = about.is_file().then_some(about.len());
             let request = match length {
                 Some(length) => request.header("content-length", length),
                 None => request,

@@ -16,8 +16,12 @@ const LINES: usize = 1000;
 /// How often in a row the server may be out of reach: it may be restarted during a build.
 const LOST_MAX: u32 = 100;
 
-/// Prints the log of a build to standard error as it grows; ends with the build.
+/// Prints the log of a build to standard error as it grows; ends with the build. One that is ready
+/// already has nothing more to tell.
 pub(super) async fn follow(client: &Client, mut build: Build) -> Result<Build, ClientError> {
+    if build.status == "ready" {
+        return Ok(build);
+    }
     let (template, id) = (build.template_id.clone(), build.id.clone());
     let route = ["templates", template.as_str(), "builds", id.as_str()];
     let mut next = 0;
@@ -57,6 +61,8 @@ async fn print_log(client: &Client, build: &[&str], next: &mut u64) -> Result<()
             .await?;
         for line in &log.items {
             let step = line.step.as_deref().map(|step| format!("[{step}] "));
+            // Some lines name their step themselves.
+            let step = step.filter(|step| !line.message.starts_with(step.as_str()));
             output::note(&format!("{}{}", step.unwrap_or_default(), line.message));
         }
         *next = log.next;

@@ -1,5 +1,10 @@
 //! `woodfrog template`.
 
+mod build;
+mod context;
+mod dockerfile;
+mod import;
+
 use woodfrog_types::Timestamp;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
 use woodfrog_wire::native::page::Page;
@@ -22,7 +27,13 @@ pub(super) async fn run(command: TemplateCommand) -> Outcome {
             }
             Ok(0)
         }
-        _ => anyhow::bail!("not available yet"),
+        TemplateCommand::Build(args) => build::run(args).await,
+        TemplateCommand::Import {
+            name,
+            source,
+            registry_user,
+            target,
+        } => import::run(&name, &source, registry_user, &target).await,
     }
 }
 
@@ -81,11 +92,6 @@ async fn prepare(name: &str, target: &Target) -> Outcome {
     let client = Client::new(target)?;
     let request = client.post(&["templates", name, "prepare"]);
     let build: Build = client.json(request).await?;
-    let over = build.status == "ready";
-    let build = if over {
-        build
-    } else {
-        follow::follow(&client, build).await?
-    };
+    let build = follow::follow(&client, build).await?;
     follow::conclude(name, &build, target)
 }
