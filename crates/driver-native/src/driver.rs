@@ -369,15 +369,15 @@ pub(crate) fn require_network(capabilities: &Capabilities, egress: &Egress) -> R
     if !egress.internet && egress.allow.is_empty() {
         return Ok(());
     }
-    require(capabilities, Capability::Network, "a sandbox with a network")
+    require(
+        capabilities,
+        Capability::Network,
+        "a sandbox with a network",
+    )
 }
 
 /// What the driver cannot do here is refused before anything is made.
-fn require(
-    capabilities: &Capabilities,
-    capability: Capability,
-    what: &str,
-) -> Result<()> {
+fn require(capabilities: &Capabilities, capability: Capability, what: &str) -> Result<()> {
     match capabilities.why_missing(capability) {
         None => Ok(()),
         Some(why) => Err(DriverError::Unsupported {

@@ -355,7 +355,10 @@ async fn ends_with_everything_it_started() {
     let alive = format!("/proc/{pid}/exe");
     assert!(std::fs::read_link(&alive).is_ok());
     end_guest(&mut guest.child);
-    eventually("the daemon lives on", async || std::fs::read_link(&alive).is_err()).await;
+    eventually("the daemon lives on", async || {
+        std::fs::read_link(&alive).is_err()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
 
 use crate::{
-    Adopted, Capabilities, Driver, DriverError, Egress, LaunchSpec, Launched, Result, Usage,
+    Adopted, Capabilities, Capability, Driver, DriverError, Egress, LaunchSpec, Launched, Result,
+    Usage,
 };
 
 pub use guest::{GuestScript, Heard, Outcome};
@@ -61,6 +62,9 @@ pub struct FakeDriver {
 }
 
 impl FakeDriver {
+    /// A layer that is never there.
+    pub const NO_LAYER: &'static str = "/no-such-layer";
+
     /// A driver without sandboxes; `uppers` is a directory for writable layers.
     pub fn new(uppers: impl Into<PathBuf>) -> Self {
         Self {
@@ -68,6 +72,24 @@ impl FakeDriver {
             capabilities: Capabilities::default(),
             guest: Arc::default(),
             uppers: uppers.into(),
+        }
+    }
+
+    /// The driver without one of its capabilities.
+    #[must_use]
+    pub fn without(mut self, capability: Capability, why: &str) -> Self {
+        self.capabilities.missing.push((capability, why.to_owned()));
+        self
+    }
+
+    fn refuse(&self, egress: &Egress) -> Result<()> {
+        let why = self.capabilities.why_missing(Capability::Network);
+        match why.filter(|_| egress.internet || !egress.allow.is_empty()) {
+            None => Ok(()),
+            Some(why) => Err(DriverError::Unsupported {
+                what: "a sandbox with a network".to_owned(),
+                hint: why.to_owned(),
+            }),
         }
     }
 
@@ -174,6 +196,17 @@ impl Driver for FakeDriver {
 
     async fn launch(&self, spec: LaunchSpec) -> Result<Launched> {
         self.enter(Call::Launch).await?;
+        self.refuse(&spec.egress)?;
+        if spec
+            .layers
+            .iter()
+            .any(|layer| layer.as_os_str() == Self::NO_LAYER)
+        {
+            return Err(DriverError::Invalid {
+                field: "layers".to_owned(),
+                detail: "a layer of the template is missing".to_owned(),
+            });
+        }
         let id = spec.id.clone();
         let mut state = self.lock();
         if state.machines.contains_key(&id) {
@@ -248,6 +281,8 @@ impl Driver for FakeDriver {
 
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()> {
         self.enter(Call::SetEgress).await?;
+        self.with(id, |_| ())?;
+        self.refuse(&egress)?;
         self.with(id, |machine| machine.spec.egress = egress)
     }
 
