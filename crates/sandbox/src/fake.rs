@@ -38,6 +38,7 @@ pub enum Call {
 
 struct Machine {
     spec: LaunchSpec,
+    instance: InstanceState,
     /// Set once its init has ended.
     exited: watch::Sender<Option<String>>,
     cpu: Duration,
@@ -130,6 +131,13 @@ impl FakeDriver {
         self.lock().machines.remove(id);
     }
 
+    /// What adopting the sandbox will answer.
+    pub fn set_instance(&self, id: &SandboxId, instance: &str) {
+        if let Some(machine) = self.lock().machines.get_mut(id) {
+            machine.instance = InstanceState(instance.to_owned());
+        }
+    }
+
     /// How many calls of this kind were made.
     pub fn calls(&self, call: Call) -> u64 {
         self.lock().calls.get(&call).copied().unwrap_or(0)
@@ -212,27 +220,28 @@ impl Driver for FakeDriver {
         if state.machines.contains_key(&id) {
             return Err(DriverError::AlreadyExists { id: id.to_string() });
         }
+        let instance = InstanceState(format!("{{\"fake\":\"{id}\"}}"));
         let machine = Machine {
             spec,
+            instance: instance.clone(),
             exited: watch::Sender::new(None),
             cpu: Duration::ZERO,
         };
         state.machines.insert(id.clone(), machine);
         Ok(Launched {
-            instance: InstanceState(format!("{{\"fake\":\"{id}\"}}")),
+            instance,
             timings: Vec::new(),
         })
     }
 
-    async fn adopt(&self, id: &SandboxId, instance: &InstanceState) -> Result<Adopted> {
+    async fn adopt(&self, id: &SandboxId, _instance: &InstanceState) -> Result<Adopted> {
         self.enter(Call::Adopt).await?;
         let gone = self.with(id, |machine| machine.exited.borrow().is_some())?;
         if gone {
             return Err(DriverError::NotFound { id: id.to_string() });
         }
-        Ok(Adopted {
-            instance: instance.clone(),
-        })
+        let instance = self.with(id, |machine| machine.instance.clone())?;
+        Ok(Adopted { instance })
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
