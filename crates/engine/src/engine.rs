@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use woodfrog_core::token::ServerSecret;
+use woodfrog_types::sandbox::SandboxState;
 use woodfrog_types::{Fault, Timestamp};
 
 use crate::fault;
@@ -13,6 +14,7 @@ use crate::keys::KeyCache;
 use crate::ports::{Options, Ports};
 use crate::sandbox::create::IDEMPOTENCY_KEPT;
 use crate::sandbox::deadline::{self, Alarm};
+use crate::sandbox::live::Live;
 use crate::sandbox::{metrics, recover};
 use crate::tasks;
 use crate::template::{self, Builds};
@@ -69,6 +71,13 @@ impl Engine {
     /// Whether requests are taken.
     pub fn ready(&self) -> bool {
         !self.inner.stopping.is_cancelled()
+    }
+
+    /// How many sandboxes run, of all workspaces.
+    pub fn running(&self) -> usize {
+        let live = self.inner.registry.all();
+        let running = |live: &Arc<Live>| matches!(live.record().state, SandboxState::Running { .. });
+        live.iter().filter(|live| running(live)).count()
     }
 
     /// Stops taking work and waits for what is under way, at most for the drain timeout.

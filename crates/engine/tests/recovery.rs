@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{World, base, eventually, owner, request};
 use woodfrog_sandbox::fake::Call;
-use woodfrog_store::{EventStore as _, SandboxStore as _};
+use woodfrog_store::{Damaged, EventStore as _, SandboxStore as _};
 use woodfrog_types::Code;
 use woodfrog_types::sandbox::{EndReason, SandboxState};
 
@@ -62,6 +62,68 @@ fn a_server_killed_between_intent_and_launch_leaves_nothing() {
         let mut wanted = request();
         wanted.idempotency_key = Some("k".into());
         engine.sandbox_create(&owner(), wanted).await.unwrap();
+    });
+}
+
+#[test]
+fn a_damaged_record_keeps_its_sandbox_and_hides_no_other() {
+    let world = World::new();
+    let (damaged, sound) = world.killed_after(async |engine| {
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let view = engine.sandbox_create(&owner(), request()).await.unwrap();
+            ids.push(view.sandbox.id);
+        }
+        assert_eq!(engine.running(), 2);
+        (ids.remove(0), ids.remove(0))
+    });
+    let damage = |id| Damaged {
+        id,
+        detail: "state: unknown".to_owned(),
+    };
+    world.store.set_damaged(vec![damage(Some(damaged.clone()))]);
+    world.killed_after(async |engine| {
+        eventually("the other is reachable", async || {
+            engine.access(&sound).await.is_ok()
+        })
+        .await;
+        assert_eq!(engine.running(), 1);
+        assert!(world.driver.sandboxes().contains(&damaged), "it runs on");
+    });
+    // A record without a readable id may be about anything that runs.
+    world.store.set_damaged(vec![damage(None)]);
+    world.killed_after(async |_| {
+        world.store.sandbox_remove(&damaged, vec![]).await.unwrap();
+    });
+    world.killed_after(async |engine| {
+        eventually("the other is reachable", async || {
+            engine.access(&sound).await.is_ok()
+        })
+        .await;
+        assert!(world.driver.sandboxes().contains(&damaged), "it runs on");
+    });
+    world.store.set_damaged(vec![]);
+    world.killed_after(async |_| {
+        assert_eq!(world.driver.sandboxes(), std::slice::from_ref(&sound));
+    });
+}
+
+#[test]
+fn what_the_driver_knows_better_is_stored() {
+    let world = World::new();
+    let id = world.killed_after(async |engine| {
+        let view = engine.sandbox_create(&owner(), request()).await.unwrap();
+        view.sandbox.id
+    });
+    world.driver.set_instance(&id, "{\"fake\":\"newer\"}");
+    world.killed_after(async |engine| {
+        let stored = world.store.sandbox_fetch(&id).await.unwrap().unwrap();
+        let SandboxState::Running { instance } = &stored.state else {
+            panic!("{:?}", stored.state)
+        };
+        assert_eq!(instance.0, "{\"fake\":\"newer\"}");
+        // Its owner goes on from that record.
+        engine.sandbox_delete(&owner(), &id).await.unwrap();
     });
 }
 

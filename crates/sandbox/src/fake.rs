@@ -18,7 +18,8 @@ use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
 
 use crate::{
-    Adopted, Capabilities, Driver, DriverError, Egress, LaunchSpec, Launched, Result, Usage,
+    Adopted, Capabilities, Capability, Driver, DriverError, Egress, LaunchSpec, Launched, Result,
+    Usage,
 };
 
 pub use guest::{GuestScript, Heard, Outcome};
@@ -37,6 +38,7 @@ pub enum Call {
 
 struct Machine {
     spec: LaunchSpec,
+    instance: InstanceState,
     /// Set once its init has ended.
     exited: watch::Sender<Option<String>>,
     cpu: Duration,
@@ -61,6 +63,9 @@ pub struct FakeDriver {
 }
 
 impl FakeDriver {
+    /// A layer that is never there.
+    pub const NO_LAYER: &'static str = "/no-such-layer";
+
     /// A driver without sandboxes; `uppers` is a directory for writable layers.
     pub fn new(uppers: impl Into<PathBuf>) -> Self {
         Self {
@@ -68,6 +73,24 @@ impl FakeDriver {
             capabilities: Capabilities::default(),
             guest: Arc::default(),
             uppers: uppers.into(),
+        }
+    }
+
+    /// The driver without one of its capabilities.
+    #[must_use]
+    pub fn without(mut self, capability: Capability, why: &str) -> Self {
+        self.capabilities.missing.push((capability, why.to_owned()));
+        self
+    }
+
+    fn refuse(&self, egress: &Egress) -> Result<()> {
+        let why = self.capabilities.why_missing(Capability::Network);
+        match why.filter(|_| egress.internet || !egress.allow.is_empty()) {
+            None => Ok(()),
+            Some(why) => Err(DriverError::Unsupported {
+                what: "a sandbox with a network".to_owned(),
+                hint: why.to_owned(),
+            }),
         }
     }
 
@@ -106,6 +129,13 @@ impl FakeDriver {
     /// The sandbox vanishes, as after a reboot of the machine.
     pub fn lose(&self, id: &SandboxId) {
         self.lock().machines.remove(id);
+    }
+
+    /// What adopting the sandbox will answer.
+    pub fn set_instance(&self, id: &SandboxId, instance: &str) {
+        if let Some(machine) = self.lock().machines.get_mut(id) {
+            machine.instance = InstanceState(instance.to_owned());
+        }
     }
 
     /// How many calls of this kind were made.
@@ -174,32 +204,44 @@ impl Driver for FakeDriver {
 
     async fn launch(&self, spec: LaunchSpec) -> Result<Launched> {
         self.enter(Call::Launch).await?;
+        self.refuse(&spec.egress)?;
+        if spec
+            .layers
+            .iter()
+            .any(|layer| layer.as_os_str() == Self::NO_LAYER)
+        {
+            return Err(DriverError::Invalid {
+                field: "layers".to_owned(),
+                detail: "a layer of the template is missing".to_owned(),
+            });
+        }
         let id = spec.id.clone();
         let mut state = self.lock();
         if state.machines.contains_key(&id) {
             return Err(DriverError::AlreadyExists { id: id.to_string() });
         }
+        let instance = InstanceState(format!("{{\"fake\":\"{id}\"}}"));
         let machine = Machine {
             spec,
+            instance: instance.clone(),
             exited: watch::Sender::new(None),
             cpu: Duration::ZERO,
         };
         state.machines.insert(id.clone(), machine);
         Ok(Launched {
-            instance: InstanceState(format!("{{\"fake\":\"{id}\"}}")),
+            instance,
             timings: Vec::new(),
         })
     }
 
-    async fn adopt(&self, id: &SandboxId, instance: &InstanceState) -> Result<Adopted> {
+    async fn adopt(&self, id: &SandboxId, _instance: &InstanceState) -> Result<Adopted> {
         self.enter(Call::Adopt).await?;
         let gone = self.with(id, |machine| machine.exited.borrow().is_some())?;
         if gone {
             return Err(DriverError::NotFound { id: id.to_string() });
         }
-        Ok(Adopted {
-            instance: instance.clone(),
-        })
+        let instance = self.with(id, |machine| machine.instance.clone())?;
+        Ok(Adopted { instance })
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
@@ -248,6 +290,8 @@ impl Driver for FakeDriver {
 
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()> {
         self.enter(Call::SetEgress).await?;
+        self.with(id, |_| ())?;
+        self.refuse(&egress)?;
         self.with(id, |machine| machine.spec.egress = egress)
     }
 

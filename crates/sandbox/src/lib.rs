@@ -4,6 +4,8 @@
 //! removes it without a trace. It knows nothing of workspaces, deadlines or HTTP.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -31,7 +33,8 @@ pub trait Driver: Send + Sync + 'static {
     /// What this driver can do on this machine.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Makes and starts a sandbox. On error nothing of it is left. `AlreadyExists` if the id is
+    /// Makes and starts a sandbox. On error nothing of it is left. If the future is dropped it may
+    /// be made all the same: [`Driver::destroy`] then waits for that. `AlreadyExists` if the id is
     /// in use. The guest may need a few more milliseconds until it accepts connections;
     /// [`Driver::connect`] waits for it.
     async fn launch(&self, spec: LaunchSpec) -> Result<Launched>;

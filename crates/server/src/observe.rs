@@ -2,7 +2,6 @@
 
 mod telemetry;
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use axum::Router;
@@ -13,8 +12,6 @@ use axum::routing::get;
 use http::{StatusCode, header};
 
 pub use telemetry::Telemetry;
-use woodfrog_types::key::{Principal, Scope};
-use woodfrog_types::{Fault, WorkspaceId};
 
 use crate::state::App;
 
@@ -55,10 +52,7 @@ async fn readyz(State(app): State<App>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    match running(&app).await {
-        Ok(count) => app.telemetry.set_running(count),
-        Err(fault) => crate::input::log(&fault),
-    }
+    app.telemetry.set_running(app.engine.running());
     match app.telemetry.render() {
         Ok(text) => ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
@@ -66,22 +60,4 @@ async fn metrics(State(app): State<App>) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
-}
-
-/// Sandboxes of every workspace that has a key, and of the default one.
-async fn running(app: &App) -> Result<u64, Fault> {
-    let mut principal = Principal {
-        workspace: WorkspaceId::default_workspace(),
-        key: None,
-        scope: Scope::Admin,
-    };
-    let keys = app.engine.key_list(&principal).await?;
-    let mut workspaces: BTreeSet<_> = keys.into_iter().map(|key| key.workspace).collect();
-    workspaces.insert(principal.workspace.clone());
-    let mut count = 0;
-    for workspace in workspaces {
-        principal.workspace = workspace;
-        count += app.engine.sandbox_count(&principal).await?;
-    }
-    Ok(count)
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, ToSql, params};
 use woodfrog_store::cursor::{self, List};
-use woodfrog_store::{NewEvent, Result, SandboxStore, StoreError};
+use woodfrog_store::{Damaged, NewEvent, Recovery, Result, SandboxStore, StoreError};
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Order, Sandbox, SandboxFilter};
 use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
@@ -78,6 +78,28 @@ impl SandboxStore for SqliteStore {
             all(conn, WHAT, sql, [], |row| {
                 sandbox_from_row(row).map_err(|error| name_culprit(row, error))
             })
+        })
+        .await
+    }
+
+    async fn sandbox_recover(&self) -> Result<Recovery> {
+        self.read(|conn| {
+            let sql = "SELECT * FROM sandboxes ORDER BY id";
+            let mut found = Recovery::default();
+            let rows = all(conn, WHAT, sql, [], |row| match sandbox_from_row(row) {
+                Err(StoreError::Corrupt { detail, .. }) => {
+                    let id = id_column(row, WHAT, "id").ok();
+                    Ok(Err(Damaged { id, detail }))
+                }
+                other => other.map(Ok),
+            })?;
+            for row in rows {
+                match row {
+                    Ok(sandbox) => found.sandboxes.push(sandbox),
+                    Err(damaged) => found.damaged.push(damaged),
+                }
+            }
+            Ok(found)
         })
         .await
     }

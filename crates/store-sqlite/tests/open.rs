@@ -166,6 +166,10 @@ async fn a_damaged_sandbox_is_reported_and_hides_no_other() {
         // Recovery is told which one.
         let error = store.sandbox_all().await.unwrap_err();
         assert!(error.to_string().contains(bad.as_str()), "{error}");
+        let recovery = store.sandbox_recover().await.unwrap();
+        let damaged: Vec<_> = recovery.damaged.into_iter().map(|one| one.id).collect();
+        assert_eq!(damaged, [Some(bad.clone())], "{damage}");
+        assert_eq!(recovery.sandboxes.len(), 2);
         // It can be removed.
         store.sandbox_remove(bad, vec![]).await.unwrap();
         assert_eq!(store.sandbox_all().await.unwrap().len(), 2);

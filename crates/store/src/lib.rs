@@ -26,7 +26,7 @@ use woodfrog_types::template::{Build, BuildLogLine, Template};
 use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, Timestamp, WorkspaceId};
 
 pub use error::StoreError;
-pub use records::{IdempotencyEntry, IdempotencyOutcome, NewEvent};
+pub use records::{Damaged, IdempotencyEntry, IdempotencyOutcome, NewEvent, Recovery};
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -54,9 +54,11 @@ pub trait SandboxStore: Send + Sync {
         filter: &SandboxFilter,
         page: &PageRequest,
     ) -> Result<Page<Sandbox>>;
-    /// Every sandbox of every workspace and state, by id: for recovery. `Corrupt` if one of them
-    /// cannot be read: recovery removes what it does not know, so it must know all.
+    /// Every sandbox of every workspace and state, by id. `Corrupt` if one of them cannot be read.
     async fn sandbox_all(&self) -> Result<Vec<Sandbox>>;
+    /// As [`SandboxStore::sandbox_all`], for recovery: damaged records are told apart, so that
+    /// they neither hide the others nor make what they stand for look like nobody's.
+    async fn sandbox_recover(&self) -> Result<Recovery>;
     /// Ids of running sandboxes whose deadline is at or before `now`, earliest first; from an
     /// index, so it costs what is due and not what exists.
     async fn sandbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<SandboxId>>;

@@ -17,7 +17,7 @@ use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::template::{Build, BuildLogLine, Template};
 use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, WorkspaceId};
 
-use crate::records::IdempotencyEntry;
+use crate::records::{Damaged, IdempotencyEntry};
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug, Default)]
@@ -31,6 +31,11 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// From now on recovery meets these records damaged.
+    pub fn set_damaged(&self, damaged: Vec<Damaged>) {
+        self.lock().damaged = damaged;
+    }
+
     /// One lock makes every call a transaction; it is never held across an await.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,6 +45,7 @@ impl MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
+    damaged: Vec<Damaged>,
     logs: BTreeMap<SandboxId, Vec<SandboxEvent>>,
     templates: BTreeMap<TemplateId, Template>,
     builds: BTreeMap<BuildId, Build>,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use woodfrog_types::event::Level;
-use woodfrog_types::{Timestamp, WorkspaceId};
+use woodfrog_types::sandbox::Sandbox;
+use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
 
 /// An event before the store gives it its sequence number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,4 +36,21 @@ pub struct IdempotencyEntry {
     pub fingerprint: String,
     pub claimed_at: Timestamp,
     pub outcome: IdempotencyOutcome,
+}
+
+/// Every sandbox that is recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Recovery {
+    /// By id.
+    pub sandboxes: Vec<Sandbox>,
+    pub damaged: Vec<Damaged>,
+}
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// `None` if not even its id can be read.
+    pub id: Option<SandboxId>,
+    /// What is wrong with it.
+    pub detail: String,
 }

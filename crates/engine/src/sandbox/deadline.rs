@@ -85,7 +85,8 @@ async fn end_due(inner: &Inner) -> woodfrog_store::Result<(usize, Option<Timesta
     for id in &due {
         match inner.registry.get(id) {
             Some(live) => live.tell(Command::Due),
-            None => tracing::warn!(sandbox = %id, "expired, but it has no owner"),
+            // Said loudly when the server started.
+            None => tracing::debug!(sandbox = %id, "expired, but it has no owner"),
         }
     }
     Ok((due.len(), next))

@@ -119,7 +119,7 @@ async fn answer(
     };
     let mute = {
         let mut inside = script.lock();
-        let request = request.clone();
+        let (request, sandbox) = (request.clone(), sandbox.clone());
         inside.heard.push(Heard { sandbox, request });
         inside.mute
     };
@@ -133,7 +133,7 @@ async fn answer(
             let hello = Hello {
                 version: "fake".to_owned(),
                 protocol: 1,
-                boot_id: "fake".to_owned(),
+                boot_id: sandbox.to_string(),
                 uptime_ms: 1,
                 pid: 1,
             };

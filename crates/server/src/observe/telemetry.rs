@@ -143,7 +143,7 @@ impl Telemetry {
     }
 
     /// Sets how many sandboxes run.
-    pub fn set_running(&self, count: u64) {
+    pub fn set_running(&self, count: usize) {
         self.running.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 

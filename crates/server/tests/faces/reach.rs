@@ -50,7 +50,10 @@ impl Drop for RealGuest {
     fn drop(&mut self) {
         // At SIGTERM it ends everything that it started.
         let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        drop(rustix::process::kill_process(
+            pid,
+            rustix::process::Signal::TERM,
+        ));
         let began = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if began.elapsed() > Duration::from_secs(20) {

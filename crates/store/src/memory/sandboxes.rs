@@ -10,7 +10,7 @@ use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
 use super::events::append;
 use super::{MemoryStore, cut_page};
 use crate::cursor::{self, List};
-use crate::{NewEvent, Result, SandboxStore, StoreError};
+use crate::{NewEvent, Recovery, Result, SandboxStore, StoreError};
 
 const WHAT: &str = "sandbox";
 
@@ -93,6 +93,17 @@ impl SandboxStore for MemoryStore {
 
     async fn sandbox_all(&self) -> Result<Vec<Sandbox>> {
         Ok(self.lock().sandboxes.values().cloned().collect())
+    }
+
+    async fn sandbox_recover(&self) -> Result<Recovery> {
+        let state = self.lock();
+        let damaged = &state.damaged;
+        let readable =
+            |sandbox: &&Sandbox| damaged.iter().all(|one| one.id.as_ref() != Some(&sandbox.id));
+        Ok(Recovery {
+            sandboxes: state.sandboxes.values().filter(readable).cloned().collect(),
+            damaged: damaged.clone(),
+        })
     }
 
     async fn sandbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<SandboxId>> {
