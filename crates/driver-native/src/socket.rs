@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use woodfrog_linux::process::Identity;
 
 /// Where the guest listens, from its root.
-const SOCKET: &str = "run/woodfrog/guest.sock";
+pub(crate) const SOCKET: &str = "run/woodfrog/guest.sock";
 /// How long the guest may take until it listens.
 const LISTEN_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at first: a guest takes about a millisecond.
