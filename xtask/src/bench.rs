@@ -6,13 +6,13 @@ mod memory;
 mod sample;
 mod transfer;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use woodfrog_testkit::Server;
+use woodfrog_testkit::{Server, wait_for};
 
 use crate::server::{build, root};
 use crate::setup;
-use crate::step::{run, step};
+use crate::step::step;
 use http::Client;
 use sample::{Sample, measure};
 
@@ -20,6 +20,9 @@ use sample::{Sample, measure};
 const CREATES: usize = 200;
 /// Sandboxes created at once.
 const PARALLEL: usize = 50;
+
+/// How long making the base template may take.
+const PREPARE_MAX: std::time::Duration = std::time::Duration::from_secs(900);
 
 /// Runs a benchmark by name.
 pub(crate) fn run_bench(name: &str) -> Result<()> {
@@ -34,7 +37,7 @@ fn sandbox() -> Result<()> {
     let binary = step("build for release", || build(true))?;
     let data_dir = root().join("target/bench");
     let server = Server::start(&binary, &data_dir, &["--dev"])?;
-    run(&mut server.cli(&["template", "prepare", "base"]))?;
+    step("prepare the base template", || prepare(&server))?;
     let result = step("measure", || figures(&server));
     server.remove()?;
     result
@@ -43,7 +46,8 @@ fn sandbox() -> Result<()> {
 fn figures(server: &Server) -> Result<()> {
     let mut rows = Vec::new();
     rows.extend(floor::all()?);
-    rows.push(creates(server)?);
+    rows.extend(creates(server)?);
+    rows.push(turns(server)?);
     rows.push(parallel_creates(server)?);
     rows.extend(transfer::all(server)?);
     rows.extend(memory::all(server)?);
@@ -75,21 +79,52 @@ fn delete(client: &mut Client, id: &str) -> Result<()> {
     Ok(())
 }
 
-fn creates(server: &Server) -> Result<Sample> {
+/// The first create makes the server prepare the template, and is refused until that is done.
+fn prepare(server: &Server) -> Result<()> {
+    let mut client = Client::connect(server.url())?;
+    let id = wait_for("the base template", PREPARE_MAX, || {
+        match client.request("POST", "/v2/sandboxes", Some(&create_body())) {
+            Ok((409, _)) => None,
+            Ok((201, body)) => body["sandboxID"].as_str().map(|id| Ok(id.to_owned())),
+            Ok((status, body)) => Some(Err(anyhow::anyhow!("create: {status} {body}"))),
+            Err(error) => Some(Err(error)),
+        }
+    })??;
+    delete(&mut client, &id)
+}
+
+/// Creates one after the other with all of them kept, then their deletes.
+fn creates(server: &Server) -> Result<Vec<Sample>> {
     let mut client = Client::connect(server.url())?;
     for _ in 0..5 {
         let id = create(&mut client)?;
         delete(&mut client, &id)?;
     }
     let mut made = Vec::new();
-    let sample = measure("create through HTTP, durable, guest ready", CREATES, || {
+    let name = "create through HTTP, durable, guest ready; all kept";
+    let creates = measure(name, CREATES, || {
         made.push(create(&mut client)?);
-        // Deleted in batches outside of the timed part.
         Ok(())
     })?;
-    for id in made {
+    let deletes = measure("delete through HTTP, nothing left", CREATES, || {
+        let id = made.pop().context("as many as were made")?;
+        delete(&mut client, &id)
+    })?;
+    Ok(vec![creates, deletes])
+}
+
+/// Creates with a delete between each two, which the kernel is still busy with.
+fn turns(server: &Server) -> Result<Sample> {
+    let mut client = Client::connect(server.url())?;
+    let mut millis = Vec::with_capacity(CREATES);
+    for _ in 0..CREATES {
+        let start = std::time::Instant::now();
+        let id = create(&mut client)?;
+        millis.push(start.elapsed().as_secs_f64() * 1000.0);
         delete(&mut client, &id)?;
     }
+    let sample = Sample::new("create through HTTP, right after a delete", millis);
+    println!("{sample}");
     Ok(sample)
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use woodfrog_linux::cgroup::{Group, Limits};
 use woodfrog_linux::launcher::{
-    Call, Event, LaunchSpec as Order, Network, TmpfsSizes, default_masked,
+    Call, Event, LISTEN_FD, LaunchSpec as Order, Network, TmpfsSizes, default_masked,
 };
 use woodfrog_linux::process::Identity;
 use woodfrog_linux::seccomp::SeccompPolicy;
@@ -105,6 +105,7 @@ async fn make(
         .map(|micros| u64::from(*micros))
         .sum();
     timings.push(("launcher", Duration::from_micros(inner)));
+    tracing::debug!(id = %spec.id, steps = ?launched.timing.0, "launcher steps in microseconds");
     Ok(Launched {
         instance: state,
         timings,
@@ -204,9 +205,14 @@ fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result
         seccomp: policy(&spec.security),
         rlimits: Vec::new(),
         program: GUEST_PATH.to_owned(),
-        argv: vec![GUEST_PATH.to_owned()],
+        argv: vec![
+            GUEST_PATH.to_owned(),
+            "--listen-fd".to_owned(),
+            LISTEN_FD.to_string(),
+        ],
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
         tmpfs,
+        listen: Some(format!("/{}", crate::socket::SOCKET)),
         masked: default_masked(),
         readonly: Vec::new(),
         oom_score_adj: Some(-900),

@@ -66,7 +66,7 @@ impl Note {
             version: VERSION,
             id: id.as_str().to_owned(),
             init,
-            boot_id: boot_id(),
+            boot_id: boot_id().to_owned(),
             slot,
             cpu_count: 1,
             memory_bytes: 0,
@@ -133,7 +133,10 @@ impl Note {
 }
 
 /// Changes at every boot of the host.
-fn boot_id() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
+fn boot_id() -> &'static str {
+    static BOOT_ID: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    });
+    &BOOT_ID
 }

@@ -1,21 +1,42 @@
 //! Slots: small numbers that sandboxes' addresses and host ids are made from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Mutex;
 
 use woodfrog_types::SandboxId;
 
+/// A freed number rests until this many others are free: the link of its last sandbox takes the
+/// kernel some 20 ms to remove, and the next sandbox would wait for that.
+const RESTING: usize = 32;
+
 /// Gives out each number at most once at a time.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    taken: Mutex<Taken>,
+    state: Mutex<State>,
     max: u32,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
+#[derive(Debug)]
+struct State {
     holders: BTreeMap<u32, SandboxId>,
     slots: HashMap<SandboxId, u32>,
+    /// Given back, the longest free first.
+    freed: VecDeque<u32>,
+    /// From here on no number was given yet, but those taken at the start.
+    fresh: u32,
+}
+
+impl State {
+    fn next_fresh(&mut self, max: u32) -> Option<u32> {
+        while self.holders.contains_key(&self.fresh) {
+            self.fresh += 1;
+        }
+        if self.fresh > max {
+            return None;
+        }
+        self.fresh += 1;
+        Some(self.fresh - 1)
+    }
 }
 
 impl Slots {
@@ -23,28 +44,31 @@ impl Slots {
     pub(crate) fn new(max: u32, taken: impl IntoIterator<Item = (SandboxId, u32)>) -> Self {
         let slots: HashMap<SandboxId, u32> = taken.into_iter().collect();
         let holders = slots.iter().map(|(id, slot)| (*slot, id.clone())).collect();
+        let state = State {
+            holders,
+            slots,
+            freed: VecDeque::new(),
+            fresh: 1,
+        };
         Self {
-            taken: Mutex::new(Taken { holders, slots }),
+            state: Mutex::new(state),
             max,
         }
     }
 
-    /// The lowest free number; `None` when there is none.
+    /// A free number: the one that has been free for the longest time, or a new one; `None` when
+    /// there is none.
     pub(crate) fn take(&self, id: &SandboxId) -> Option<u32> {
-        let mut taken = self.lock();
-        let mut free = 1;
-        for slot in taken.holders.keys() {
-            if *slot > free {
-                break;
-            }
-            free = slot + 1;
-        }
-        if free > self.max {
-            return None;
-        }
-        taken.holders.insert(free, id.clone());
-        taken.slots.insert(id.clone(), free);
-        Some(free)
+        let mut state = self.lock();
+        let slot = match state.freed.len() {
+            0..=RESTING => state
+                .next_fresh(self.max)
+                .or_else(|| state.freed.pop_front()),
+            _ => state.freed.pop_front(),
+        }?;
+        state.holders.insert(slot, id.clone());
+        state.slots.insert(id.clone(), slot);
+        Some(slot)
     }
 
     /// The number of a sandbox.
@@ -54,14 +78,19 @@ impl Slots {
 
     /// Frees the number of a sandbox; none is fine.
     pub(crate) fn give(&self, id: &SandboxId) {
-        let mut taken = self.lock();
-        if let Some(slot) = taken.slots.remove(id) {
-            taken.holders.remove(&slot);
+        let mut state = self.lock();
+        let Some(slot) = state.slots.remove(id) else {
+            return;
+        };
+        state.holders.remove(&slot);
+        // One that was taken at the start comes up again as a fresh one, if that is still to be.
+        if slot < state.fresh {
+            state.freed.push_back(slot);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
-        self.taken
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -72,8 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_free_number_is_given() {
-        let ids: Vec<SandboxId> = (0..5).map(|_| SandboxId::generate()).collect();
+    fn each_number_is_given_once() {
+        let ids: Vec<SandboxId> = (0..7).map(|_| SandboxId::generate()).collect();
         let slots = Slots::new(4, [(ids[0].clone(), 2)]);
         let given: Vec<Option<u32>> = ids[1..4].iter().map(|id| slots.take(id)).collect();
         assert_eq!(given, [Some(1), Some(3), Some(4)]);
@@ -81,7 +110,31 @@ mod tests {
         assert_eq!(slots.of(&ids[4]), None);
         slots.give(&ids[2]);
         slots.give(&ids[2]);
-        assert_eq!(slots.take(&ids[4]), Some(3));
+        slots.give(&ids[0]);
+        let given: Vec<Option<u32>> = ids[4..7].iter().map(|id| slots.take(id)).collect();
+        assert_eq!(given, [Some(3), Some(2), None]);
         assert_eq!(slots.of(&ids[4]), Some(3));
+    }
+
+    #[test]
+    fn a_number_taken_at_the_start_comes_back_once() {
+        let ids: Vec<SandboxId> = (0..5).map(|_| SandboxId::generate()).collect();
+        let slots = Slots::new(3, [(ids[0].clone(), 2)]);
+        slots.give(&ids[0]);
+        let given: Vec<Option<u32>> = ids[1..5].iter().map(|id| slots.take(id)).collect();
+        assert_eq!(given, [Some(1), Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn a_freed_number_rests() {
+        let slots = Slots::new(1000, []);
+        for round in 1..200 {
+            let id = SandboxId::generate();
+            let slot = slots.take(&id).expect("a free number");
+            assert!(round > RESTING as u32 + 1 || slot == round);
+            slots.give(&id);
+        }
+        // All of them were used in turn.
+        assert_eq!(slots.lock().freed.len(), RESTING + 1);
     }
 }

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 use woodfrog_linux::process::Identity;
 
 /// Where the guest listens, from its root.
-const SOCKET: &str = "run/woodfrog/guest.sock";
+pub(crate) const SOCKET: &str = "run/woodfrog/guest.sock";
 /// How long the guest may take until it listens.
 const LISTEN_MAX: Duration = Duration::from_secs(10);
 /// A guest that is just starting takes about a millisecond: so long it is looked at in steps

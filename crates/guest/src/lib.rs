@@ -5,7 +5,12 @@
 //! taken while no host is connected loses nothing.
 #![forbid(unsafe_code)]
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::{Signal, WaitOptions, kill_process, wait};
 use tokio::{
@@ -45,11 +50,19 @@ pub enum Role {
     Plain,
 }
 
+/// Where connections come from.
+#[derive(Debug, Clone)]
+pub enum Socket {
+    /// A path to listen at. Replaced if it exists; made with mode 0600.
+    Path(PathBuf),
+    /// A descriptor that listens already.
+    Inherited(RawFd),
+}
+
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen. Replaced if it exists; made with mode 0600.
-    pub socket: PathBuf,
+    pub socket: Socket,
     /// The directory with `passwd` and `group`.
     pub etc: PathBuf,
     pub role: Role,
@@ -79,7 +92,10 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
     let mut child = signal(SignalKind::child())?;
     let mut term = signal(SignalKind::terminate())?;
     let guest = Guest::new(options.etc.clone());
-    let listener = listen(options)?;
+    let listener = match &options.socket {
+        Socket::Path(path) => listen(path)?,
+        Socket::Inherited(number) => inherited(*number)?,
+    };
     tokio::task::spawn_local(serve::serve(guest.clone(), listener));
     loop {
         tokio::select! {
@@ -88,25 +104,34 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
         }
     }
     terminate(&guest, options.role, &mut child).await;
-    // Leaving the socket behind would only cost the next start a removal.
-    let _ = std::fs::remove_file(&options.socket);
+    if let Socket::Path(path) = &options.socket {
+        // Leaving the socket behind would only cost the next start a removal.
+        let _ = std::fs::remove_file(path);
+    }
     Ok(())
 }
 
 /// The socket is only for root: it is bound inside a umask that denies everybody else, so there
 /// is no moment at which another user could connect.
-fn listen(options: &Options) -> io::Result<UnixListener> {
-    if let Some(parent) = options.socket.parent() {
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    match std::fs::remove_file(&options.socket) {
+    match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(&options.socket);
+    let listener = UnixListener::bind(path);
     rustix::process::umask(before);
     listener
+}
+
+fn inherited(number: RawFd) -> io::Result<UnixListener> {
+    let socket = woodfrog_linux::selfctl::inherited(number)?;
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 fn reap(guest: &Guest) {

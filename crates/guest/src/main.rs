@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use woodfrog_guest::{Options, Role, run};
+use woodfrog_guest::{Options, Role, Socket, run};
 
-const USAGE: &str = "usage: woodfrog-guest [--socket PATH] [--etc DIR] [--no-init]";
+const USAGE: &str =
+    "usage: woodfrog-guest [--socket PATH | --listen-fd NUMBER] [--etc DIR] [--no-init]";
 
 fn main() -> ExitCode {
     let result = options().and_then(|o| run(&o).map_err(|e| e.to_string()));
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
-        socket: PathBuf::from("/run/woodfrog/guest.sock"),
+        socket: Socket::Path(PathBuf::from("/run/woodfrog/guest.sock")),
         etc: PathBuf::from("/etc"),
         role: Role::Init,
     };
@@ -27,7 +28,11 @@ fn options() -> Result<Options, String> {
     while let Some(arg) = args.next() {
         let mut path = || args.next().map(PathBuf::from).ok_or(USAGE.to_owned());
         match arg.to_str() {
-            Some("--socket") => options.socket = path()?,
+            Some("--socket") => options.socket = Socket::Path(path()?),
+            Some("--listen-fd") => {
+                let number = path()?.to_str().and_then(|text| text.parse().ok());
+                options.socket = Socket::Inherited(number.ok_or(USAGE)?);
+            }
             Some("--etc") => options.etc = path()?,
             Some("--no-init") => options.role = Role::Plain,
             _ => return Err(USAGE.to_owned()),

@@ -1,12 +1,10 @@
 //! The system call filter of a sandbox: everything is allowed but what is listed.
 
+mod bpf;
+
 use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, sock_filter,
-};
 use serde::{Deserialize, Serialize};
 
 /// What a sandbox may do beyond the default. Everything here makes a memory checkpoint fail or
@@ -24,10 +22,13 @@ pub struct SeccompPolicy {
     pub allow_landlock: bool,
 }
 
-/// Filters ready for the kernel. They are stacked: the strictest answer wins.
+/// A filter ready for the kernel.
+///
+/// The kernel turns it into machine code and tries every system call number on it whenever it is
+/// installed, that is for every sandbox: hence one program, and one that searches in halves.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    programs: Vec<BpfProgram>,
+    program: Vec<libc::sock_filter>,
 }
 
 const NAMESPACES: &[i64] = &[
@@ -96,55 +97,23 @@ const CLONE_FLAGS: &[i32] = &[
 ];
 
 /// The personas Docker allows, and the one without address randomisation, for debuggers.
-const PERSONALITIES: &[u64] = &[0x0, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff];
+const PERSONALITIES: &[u32] = &[0x0, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_ffff];
 
-const TIOCSTI: u64 = 0x5412;
-const TIOCLINUX: u64 = 0x541c;
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541c;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+/// From here on a number is one of the x32 calls (on other machines: of no call), by which every
+/// rule could be walked around.
+const X32_BIT: u32 = 0x4000_0000;
 
 impl Filter {
     /// Compiles a policy.
     ///
     /// # Errors
-    /// Only where the compiler does not know this machine's architecture.
+    /// Only on an architecture that sandboxes are not made for.
     pub fn new(policy: SeccompPolicy) -> io::Result<Self> {
-        let mut rules = Rules::new();
-        let mut listed = ALWAYS.to_vec();
-        if !policy.allow_io_uring {
-            listed.extend(IO_URING);
-        }
-        if !policy.allow_userfaultfd {
-            listed.push(libc::SYS_userfaultfd);
-        }
-        if !policy.allow_landlock {
-            listed.extend(LANDLOCK);
-        }
-        if !policy.allow_nested_namespaces {
-            listed.extend(NAMESPACES);
-            let any = CLONE_FLAGS.iter().map(|&flag| {
-                let flag = u64::from(flag as u32);
-                rule(
-                    0,
-                    SeccompCmpArgLen::Qword,
-                    SeccompCmpOp::MaskedEq(flag),
-                    flag,
-                )
-            });
-            rules.insert(libc::SYS_clone, any.collect::<io::Result<_>>()?);
-        }
-        rules.extend(listed.into_iter().map(|number| (number, vec![])));
-        arguments(&mut rules)?;
-        let arch = std::env::consts::ARCH
-            .try_into()
-            .map_err(io::Error::other)?;
-        let refuse = SeccompAction::Errno(libc::EPERM as u32);
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
-        let denied: BpfProgram = filter
-            .and_then(TryInto::try_into)
-            .map_err(io::Error::other)?;
         Ok(Self {
-            programs: vec![denied, unknown_calls(policy)],
+            program: bpf::compile(&verdicts(policy))?,
         })
     }
 
@@ -153,84 +122,107 @@ impl Filter {
     ///
     /// Async-signal-safe; gives the errno.
     pub(crate) fn install_raw(&self) -> Result<(), i32> {
-        for program in &self.programs {
-            let header = libc::sock_fprog {
-                len: program.len() as u16,
-                filter: program.as_ptr().cast_mut().cast(),
-            };
-            // SAFETY: a program of the length given, laid out as the kernel's sock_filter (both
-            // types are repr(C) with the same fields); the kernel copies it.
-            let rc = unsafe {
-                libc::syscall(
-                    libc::SYS_seccomp,
-                    libc::SECCOMP_SET_MODE_FILTER,
-                    0,
-                    &raw const header,
-                )
-            };
-            if rc < 0 {
-                return Err(crate::spawn::errno());
-            }
+        let header = libc::sock_fprog {
+            len: self.program.len() as u16,
+            filter: self.program.as_ptr().cast_mut(),
+        };
+        // SAFETY: a program of the length given; the kernel copies it.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const header,
+            )
+        };
+        if rc < 0 {
+            return Err(crate::spawn::errno());
         }
         Ok(())
     }
 }
 
-fn rule(arg: u8, len: SeccompCmpArgLen, op: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
-    let condition = SeccompCondition::new(arg, len, op, value).map_err(io::Error::other)?;
-    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allow,
+    /// "Not permitted".
+    Refuse,
+    /// "No such call".
+    Unknown,
+    /// Refused if the argument is one of these.
+    RefuseArgument {
+        arg: u32,
+        values: &'static [u32],
+    },
+    /// Refused unless the argument is one of these.
+    RequireArgument {
+        arg: u32,
+        values: &'static [u32],
+    },
+    /// Refused if the argument has any of these bits.
+    RefuseBits {
+        arg: u32,
+        bits: u32,
+    },
 }
 
-/// Calls refused for some arguments only.
-fn arguments(rules: &mut Rules) -> io::Result<()> {
-    use SeccompCmpArgLen::Dword;
-    let vsock = libc::AF_VSOCK as u64;
-    rules.insert(
-        libc::SYS_socket,
-        vec![rule(0, Dword, SeccompCmpOp::Eq, vsock)?],
-    );
-    rules.insert(
-        libc::SYS_ioctl,
-        vec![
-            rule(1, Dword, SeccompCmpOp::Eq, TIOCSTI)?,
-            rule(1, Dword, SeccompCmpOp::Eq, TIOCLINUX)?,
-        ],
-    );
-    let none_of = PERSONALITIES
-        .iter()
-        .map(|&known| SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, known))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(io::Error::other)?;
-    let strange = SeccompRule::new(none_of).map_err(io::Error::other)?;
-    rules.insert(libc::SYS_personality, vec![strange]);
-    Ok(())
-}
-
-/// "No such call" for clone3, whose flags a filter cannot read (libc falls back to clone), and on
-/// x86-64 for the x32 numbers, by which every rule above could be walked around.
-fn unknown_calls(policy: SeccompPolicy) -> BpfProgram {
-    const LOAD_NUMBER: sock_filter = op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0);
-    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    const X32_BIT: u32 = 0x4000_0000;
-    let clone3 = if policy.allow_nested_namespaces {
-        X32_BIT
-    } else {
-        libc::SYS_clone3 as u32
-    };
-    vec![
-        LOAD_NUMBER,
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 2, 0, clone3),
-        op(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, 0, X32_BIT),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, ENOSYS),
-    ]
-}
-
-const fn op(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
+/// The verdicts on all numbers: each holds from its number on until the next one.
+fn verdicts(policy: SeccompPolicy) -> Vec<(u32, Verdict)> {
+    let mut calls = BTreeMap::from([
+        (
+            libc::SYS_socket,
+            Verdict::RefuseArgument {
+                arg: 0,
+                values: &[libc::AF_VSOCK as u32],
+            },
+        ),
+        (
+            libc::SYS_ioctl,
+            Verdict::RefuseArgument {
+                arg: 1,
+                values: &[TIOCSTI, TIOCLINUX],
+            },
+        ),
+        (
+            libc::SYS_personality,
+            Verdict::RequireArgument {
+                arg: 0,
+                values: PERSONALITIES,
+            },
+        ),
+    ]);
+    let mut refuse = |numbers: &[i64]| calls.extend(numbers.iter().map(|n| (*n, Verdict::Refuse)));
+    refuse(ALWAYS);
+    if !policy.allow_io_uring {
+        refuse(IO_URING);
     }
+    if !policy.allow_userfaultfd {
+        refuse(&[libc::SYS_userfaultfd]);
+    }
+    if !policy.allow_landlock {
+        refuse(LANDLOCK);
+    }
+    if !policy.allow_nested_namespaces {
+        refuse(NAMESPACES);
+        let bits = CLONE_FLAGS.iter().fold(0, |bits, flag| bits | *flag as u32);
+        calls.insert(libc::SYS_clone, Verdict::RefuseBits { arg: 0, bits });
+        // A filter cannot read its flags; libc falls back to clone.
+        calls.insert(libc::SYS_clone3, Verdict::Unknown);
+    }
+    let mut verdicts = vec![(0, Verdict::Allow)];
+    let mut from = |number, verdict| match verdicts.last_mut() {
+        Some((last, at)) if *last == number => *at = verdict,
+        Some((_, at)) if *at == verdict => {}
+        _ => verdicts.push((number, verdict)),
+    };
+    for (number, verdict) in calls {
+        from(number as u32, verdict);
+        from(number as u32 + 1, Verdict::Allow);
+    }
+    from(X32_BIT, Verdict::Unknown);
+    verdicts
 }
+
+#[cfg(test)]
+mod tests;

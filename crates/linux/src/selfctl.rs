@@ -1,6 +1,7 @@
 //! What a process sets about itself.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Makes the calling process undumpable: processes of the same uid without `CAP_SYS_PTRACE` can
 /// neither trace it nor read its memory or `/proc/PID` links. `execve` resets this, so a program
@@ -33,6 +34,15 @@ pub fn ignore_signals(signals: &[i32]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes over a descriptor that this process was started with, by the number agreed on. Once per
+/// number; it will not be inherited further.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD takes a number and fails on a descriptor that is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and whoever started this process left it to the one who asks.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn check(rc: i32) -> io::Result<()> {

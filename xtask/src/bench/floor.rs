@@ -8,29 +8,33 @@ use serde_json::Value;
 
 use super::sample::{Sample, measure};
 use crate::server::root;
-use crate::step::run;
+use crate::step::output;
 
 const RUNS: usize = 60;
 
 /// All of them, in the order of the table.
 pub(super) fn all() -> Result<Vec<Sample>> {
-    bare_floor()?;
-    Ok(vec![bubblewrap()?, runc()?, runsc()?])
+    let mut rows = bare_floor()?;
+    rows.extend([bubblewrap()?, runc()?, runsc()?]);
+    Ok(rows)
 }
 
-/// The bare `clone3` + overlay + `pivot_root` + `exec` round trip prints its own rows.
-fn bare_floor() -> Result<()> {
-    run(Command::new(env!("CARGO"))
-        .args([
-            "run",
-            "--release",
-            "--quiet",
-            "--package",
-            "woodfrog-linux",
-            "--example",
-            "floor",
-        ])
-        .current_dir(root()))
+/// The bare `clone3` + overlay + `pivot_root` + `exec` round trip.
+fn bare_floor() -> Result<Vec<Sample>> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--release", "--quiet", "--package", "woodfrog-linux"]);
+    command.args(["--example", "floor", "--", "200", "--rows"]);
+    let text = output(command.current_dir(root()))?;
+    text.lines().map(bare_row).collect()
+}
+
+fn bare_row(line: &str) -> Result<Sample> {
+    let row: Value = serde_json::from_str(line).context("a row of the floor")?;
+    let millis = row["millis"].as_array().context("its times")?;
+    let millis = millis.iter().filter_map(Value::as_f64).collect();
+    let sample = Sample::new(row["name"].as_str().context("its name")?, millis);
+    println!("{sample}");
+    Ok(sample)
 }
 
 fn quiet(command: &mut Command) -> Result<()> {

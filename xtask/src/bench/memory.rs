@@ -44,7 +44,7 @@ fn available() -> Result<u64> {
 }
 
 /// KiB resident of a process.
-fn resident(pid: u32) -> Result<u64> {
+pub(super) fn resident(pid: u32) -> Result<u64> {
     field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 

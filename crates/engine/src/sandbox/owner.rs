@@ -4,7 +4,7 @@
 //! record and goes on from there, as after a restart of the server.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use woodfrog_core::lifecycle::{self, Effect, Event, LogEntry, Next};
@@ -109,12 +109,13 @@ impl Owner {
         let record = self.live.record();
         let spec = launch::spec(inner, &record, &boot.image)?;
         // The intent is durable before anything of the sandbox exists.
+        let begun = Instant::now();
         let stored = inner.store.sandbox_insert(&record, Vec::new()).await;
         stored.map_err(fault::store)?;
+        let recorded = begun.elapsed();
         let launch = async { inner.driver.launch(spec).await.map_err(fault::driver) };
         let (launched, ()) = tokio::try_join!(launch, self.mark_idempotency(boot))?;
-        tracing::debug!(sandbox = %record.id, timings = ?launched.timings, "launched");
-
+        let running_after = begun.elapsed();
         let now = Timestamp::now();
         let ready = Event::Ready {
             instance: launched.instance,
@@ -126,12 +127,20 @@ impl Owner {
         let log = events(step.log, now);
         let commit = async {
             let stored = inner.store.sandbox_update(&running, log).await;
-            stored.map_err(fault::store)
+            stored.map_err(fault::store)?;
+            Ok::<_, Fault>(begun.elapsed())
         };
-        let configure = guest::configure(inner, &running, &boot.image);
+        let configure = async {
+            guest::configure(inner, &running, &boot.image).await?;
+            Ok::<_, Fault>(begun.elapsed())
+        };
         if boot.image.start_cmd.is_none() && boot.image.ready_cmd.is_none() {
             // If we die in between, adoption repeats the configuring.
-            tokio::try_join!(configure, commit)?;
+            let (configured_after, committed_after) = tokio::try_join!(configure, commit)?;
+            tracing::debug!(
+                sandbox = %running.id, ?recorded, ?running_after, ?configured_after,
+                ?committed_after, driver = ?launched.timings, "created"
+            );
         } else {
             configure.await?;
             guest::start_services(inner, &running.id, &boot.image).await?;

@@ -10,18 +10,24 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
-use super::plan::{Masked, Plan};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+
+use super::message::LISTEN_FD;
+use super::plan::{Listen, Masked, Plan};
 use super::report::{Report, Step};
 use crate::caps::CapSet;
 use crate::spawn::errno;
 use crate::sys;
+
+/// Connections that may wait until init accepts.
+const LISTEN_BACKLOG: i32 = 128;
 
 /// Sets the sandbox up and starts its init. `go_writer` is the launcher's end of the pipe.
 pub(super) fn run(plan: &Plan<'_>, report: &Report, go_writer: RawFd) -> ! {
@@ -59,10 +65,15 @@ fn enter(plan: &Plan<'_>, report: &Report, go_writer: RawFd) -> Result<(), i32> 
     mounts.attach(plan, report).map_err(raw)?;
     report.begin(Step::Mask);
     mask(plan, report)?;
+    report.begin(Step::Listen);
+    let listener = match &plan.listen {
+        Some(listen) => Some(listening(listen).map_err(raw)?),
+        None => None,
+    };
     report.begin(Step::Hostname);
     rustix::system::sethostname(&plan.hostname).map_err(raw)?;
     report.begin(Step::Descriptors);
-    descriptors()?;
+    descriptors(listener)?;
     report.begin(Step::Limits);
     for (item, limit) in (0..).zip(plan.rlimits) {
         report.item(item);
@@ -224,20 +235,44 @@ fn mask(plan: &Plan<'_>, report: &Report) -> Result<(), i32> {
     Ok(())
 }
 
-/// Descriptors 0 to 2 opened inside (a checkpoint cannot hold the host's), nothing else kept, and
-/// signals as a new program expects them.
-fn descriptors() -> Result<(), i32> {
+/// The socket of init. Its peers see the process that calls `listen`, which is init from now on.
+fn listening(listen: &Listen) -> Result<OwnedFd, Errno> {
+    rustix::fs::mkdir(&listen.dir, Mode::from_raw_mode(0o755))?;
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    // Bound inside a umask that denies everybody else: at no moment can another user connect.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    bind(&socket, &listen.address)?;
+    rustix::process::umask(before);
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
+/// Descriptors 0 to 2 opened inside (a checkpoint cannot hold the host's), the listening socket,
+/// nothing else kept, and signals as a new program expects them.
+fn descriptors(listener: Option<OwnedFd>) -> Result<(), i32> {
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()).map_err(raw)?;
     for target in 0..3 {
         // SAFETY: this process has its own descriptor table; replaces 0 to 2 only.
         ok(unsafe { libc::dup2(null.as_raw_fd(), target) }.into())?;
     }
     let _ = null.into_raw_fd(); // may be one of the three
+    let mut first_closed = 3;
+    if let Some(listener) = listener {
+        first_closed = LISTEN_FD as u32 + 1;
+        if listener.as_raw_fd() == LISTEN_FD {
+            let _ = rustix::io::fcntl_setfd(&listener, FdFlags::empty());
+        } else {
+            // SAFETY: as above; what was there is a host's descriptor that would end at execve.
+            ok(unsafe { libc::dup2(listener.as_raw_fd(), LISTEN_FD) }.into())?;
+        }
+        let _ = listener.into_raw_fd();
+    }
     // SAFETY: only flags in this process's own table.
     ok(unsafe {
         libc::syscall(
             libc::SYS_close_range,
-            3u32,
+            first_closed,
             u32::MAX,
             libc::CLOSE_RANGE_CLOEXEC,
         )

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::message::{CgroupJoin, Failure, LaunchSpec, Launched, Network, Timing};
+use super::message::{CgroupJoin, Failure, LISTEN_FD, LaunchSpec, Launched, Network, Timing};
 use super::plan::Plan;
 use super::report::{Report, Shared, Step, now};
 use super::{InNetns, child, pipe};
@@ -82,7 +82,12 @@ pub(super) fn launch(
     let failed = |step: &'static str| move |e: io::Error| Failure::io(step, None, &e);
     let shared = Shared::new().map_err(failed("shared page"))?;
     let (go, go_writer) = pipe().map_err(failed("pipe"))?;
-    let (done, done_writer) = pipe().map_err(failed("pipe"))?;
+    let (done, mut done_writer) = pipe().map_err(failed("pipe"))?;
+    if done_writer.as_raw_fd() == LISTEN_FD {
+        // The child puts its socket there, which must not look like its execve.
+        done_writer = rustix::io::fcntl_dupfd_cloexec(&done_writer, LISTEN_FD + 1)
+            .map_err(|e| Failure::io("pipe", None, &e.into()))?;
+    }
     let cgroup = spec.cgroup.unified.as_deref().map(open_dir).transpose()?;
     let inside =
         InNetns::enter(netns.as_fd(), tools.home_netns).map_err(failed("network namespace"))?;

@@ -71,6 +71,10 @@ pub struct LaunchSpec {
     pub env: Vec<String>,
     /// Sizes of the memory file systems.
     pub tmpfs: TmpfsSizes,
+    /// A unix stream socket that init finds as descriptor [`LISTEN_FD`], already listening: a file
+    /// of mode 0600 in a new directory in `/run`. Who connects need not wait for init to be up.
+    #[serde(default)]
+    pub listen: Option<String>,
     /// Paths under /proc and /sys to hide. Those that this kernel does not have are skipped.
     pub masked: Vec<String>,
     /// Paths inside to make read-only.
@@ -78,6 +82,9 @@ pub struct LaunchSpec {
     /// `oom_score_adj` of init, set if the launcher may.
     pub oom_score_adj: Option<i16>,
 }
+
+/// Where init finds the socket of [`LaunchSpec::listen`].
+pub const LISTEN_FD: i32 = 3;
 
 /// Where a sandbox's network comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,8 @@ use std::ffi::{CString, c_char};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::net::SocketAddrUnix;
+
 use super::message::{Failure, LaunchSpec};
 use crate::limits::ResourceLimit;
 use crate::seccomp::Filter;
@@ -24,11 +26,34 @@ pub(super) struct Plan<'a> {
     pub(super) run_size: CString,
     pub(super) shm_size: CString,
     pub(super) inodes: CString,
+    pub(super) listen: Option<Listen>,
     pub(super) program: CString,
     pub(super) argv: Vec<*const c_char>,
     pub(super) env: Vec<*const c_char>,
     /// What `argv` and `env` point to.
     _strings: Vec<CString>,
+}
+
+/// A socket to be made, and the directory for it.
+pub(super) struct Listen {
+    pub(super) dir: CString,
+    pub(super) address: SocketAddrUnix,
+}
+
+impl Listen {
+    fn new(path: &str) -> Result<Self, Failure> {
+        let refused = || Failure::refused("request", "the socket is not in a directory of /run");
+        let (dir, _) = path.rsplit_once('/').ok_or_else(refused)?;
+        let name = dir.strip_prefix("/run/").ok_or_else(refused)?;
+        if name.is_empty() || name.contains('/') {
+            return Err(refused());
+        }
+        Ok(Self {
+            dir: c(dir)?,
+            address: SocketAddrUnix::new(path)
+                .map_err(|e| Failure::io("request", Some(path), &e.into()))?,
+        })
+    }
 }
 
 pub(super) enum Masked {
@@ -84,6 +109,7 @@ impl<'a> Plan<'a> {
             run_size: c(&spec.tmpfs.run.to_string())?,
             shm_size: c(&spec.tmpfs.shm.to_string())?,
             inodes: c(&spec.tmpfs.inodes.to_string())?,
+            listen: spec.listen.as_deref().map(Listen::new).transpose()?,
             program: c(&spec.program)?,
             argv,
             env,

@@ -17,6 +17,7 @@ pub(super) enum Step {
     Root,
     Mounts,
     Mask,
+    Listen,
     Hostname,
     Descriptors,
     Limits,
@@ -25,7 +26,7 @@ pub(super) enum Step {
     Exec,
 }
 
-pub(super) const STEPS: [(Step, &str); 14] = [
+pub(super) const STEPS: [(Step, &str); 15] = [
     (Step::Wait, "wait for the launcher"),
     (Step::Identity, "take ids"),
     (Step::CgroupNamespace, "cgroup namespace"),
@@ -34,6 +35,7 @@ pub(super) const STEPS: [(Step, &str); 14] = [
     (Step::Root, "change root"),
     (Step::Mounts, "attach file systems"),
     (Step::Mask, "mask paths"),
+    (Step::Listen, "listen"),
     (Step::Hostname, "host name"),
     (Step::Descriptors, "descriptors"),
     (Step::Limits, "limits"),

@@ -149,6 +149,7 @@ impl Bench {
                 shm: 16 << 20,
                 inodes: 4096,
             },
+            listen: None,
             masked: default_masked(),
             readonly: vec!["/proc/sys".to_owned()],
             oom_score_adj: None,

@@ -1,6 +1,9 @@
 //! How fast sandboxes start: `cargo run -p woodfrog-linux --example floor --release [rounds]`.
 //!
+//! With `--rows` after the rounds it prints the bare floor alone, as lines of JSON for the benchmark.
 //! Needs root. Uses a directory in /var/tmp and cgroups of its own, and removes both.
+
+mod bare;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -36,7 +39,18 @@ fn main() -> Outcome<()> {
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
     skeleton::create(&dir.path().join("skeleton"), b"")?;
-    base(&dir.path().join("base"))?;
+    let root = dir.path().join("base");
+    base(&root)?;
+    let whole = bare::rounds(dir.path(), &root, bare::Net::Shared, rounds)?;
+    let with_net = bare::rounds(dir.path(), &root, bare::Net::Own, rounds)?;
+    if std::env::args().nth(2).as_deref() == Some("--rows") {
+        row("floor: clone3, overlay, pivot_root, exec", &whole);
+        row("floor: the same with a network namespace", &with_net);
+        return Ok(());
+    }
+    println!("bare floor ({rounds} rounds)");
+    show("shared net", &mut whole.clone());
+    show("own net", &mut with_net.clone());
     let me = CString::new(
         std::env::current_exe()?
             .into_os_string()
@@ -53,6 +67,12 @@ fn main() -> Outcome<()> {
         false,
     )?;
     bench(&mut client, dir.path(), rounds, "with everything", true)
+}
+
+/// One line of JSON: what it is and every time in milliseconds.
+fn row(name: &str, times: &[Duration]) {
+    let millis: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1000.0).collect();
+    println!("{}", serde_json::json!({ "name": name, "millis": millis }));
 }
 
 /// A layer with one program.
@@ -113,6 +133,7 @@ fn bench(client: &mut Client, dir: &Path, rounds: usize, what: &str, whole: bool
                 shm: 64 << 20,
                 inodes: 65536,
             },
+            listen: None,
             masked: if whole { default_masked() } else { vec![] },
             readonly: if whole {
                 vec!["/proc/sys".to_owned()]
