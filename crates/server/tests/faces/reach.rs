@@ -50,10 +50,7 @@ impl Drop for RealGuest {
     fn drop(&mut self) {
         // At SIGTERM it ends everything that it started.
         let pid = rustix::process::Pid::from_child(&self.child);
-        drop(rustix::process::kill_process(
-            pid,
-            rustix::process::Signal::TERM,
-        ));
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let began = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if began.elapsed() > Duration::from_secs(20) {
