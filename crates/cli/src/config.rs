@@ -120,7 +120,9 @@ impl Config {
         }
         Ok(Self {
             listen: resolved.parse("listen", "an address and port such as 127.0.0.1:7070")?,
-            data_dir: PathBuf::from(resolved.text("data_dir")),
+            // Absolute once and for all: other processes of the server have other folders.
+            data_dir: std::path::absolute(resolved.text("data_dir"))
+                .map_err(|error| resolved.bad("data_dir", &error.to_string()))?,
             domain,
             tls,
             dev: resolved.flag("dev")?,

@@ -16,12 +16,11 @@ use woodfrog_linux::seccomp::SeccompPolicy;
 use woodfrog_linux::skeleton::GUEST_PATH;
 use woodfrog_linux::{btrfs, idmap, netns};
 use woodfrog_network::{DNS_ADDRESS, NetworkMode};
-use woodfrog_sandbox::{Capability, DriverError, LaunchSpec, Launched, Result};
-use woodfrog_types::SandboxId;
+use woodfrog_sandbox::{DriverError, LaunchSpec, Launched, Result};
 use woodfrog_types::template::SecurityOptions;
 
-use crate::driver::{Shared, blocking, require};
-use crate::egress::wanted;
+use crate::driver::{Shared, blocking, require_network};
+use crate::egress::{Wanted, wanted};
 use crate::error::step;
 use crate::instance::Instance;
 use crate::note::Note;
@@ -32,43 +31,41 @@ const DISK_BYTES_MIN: u64 = 1 << 20;
 /// Smallest memory in which the guest and a shell run.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 
-/// Things of a sandbox that must go again if it does not come up.
-struct Undo<'a> {
-    shared: &'a Arc<Shared>,
-    id: SandboxId,
-    slot: u32,
-    armed: bool,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        self.shared.network.detach(self.slot);
-        if let Err(error) = self.shared.remove_traces(&self.id) {
-            tracing::error!(id = %self.id, %error, "a failed launch left something behind");
-        }
-        self.shared.slots.give(self.slot);
-    }
-}
-
-/// Makes a sandbox; on an error nothing of it is left.
+/// Makes a sandbox; on an error nothing of it is left. The caller holds its lock.
 pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Launched> {
+    let known = shared.instance(&spec.id).is_ok() || shared.slots.of(&spec.id).is_some();
+    if known || shared.paths.sandbox(&spec.id).exists() {
+        return Err(DriverError::AlreadyExists {
+            id: spec.id.to_string(),
+        });
+    }
     check(shared, &spec)?;
     let mut network = wanted(&spec.egress)?;
     if shared.network.unavailable().is_some() {
         network.mode = NetworkMode::None;
     }
-    let slot = shared.slots.take().ok_or_else(|| DriverError::Capacity {
-        detail: "every address is in use".into(),
-    })?;
-    let mut undo = Undo {
-        shared,
-        id: spec.id.clone(),
-        slot,
-        armed: true,
-    };
+    let slot = shared
+        .slots
+        .take(&spec.id)
+        .ok_or_else(|| DriverError::Capacity {
+            detail: "every address is in use".into(),
+        })?;
+    let made = make(shared, &spec, slot, network).await;
+    if made.is_err()
+        && let Err(error) = shared.end(&spec.id).await
+    {
+        // Its slot stays taken: whoever destroys it later frees it.
+        tracing::error!(id = %spec.id, %error, "a failed launch left something behind");
+    }
+    made
+}
+
+async fn make(
+    shared: &Arc<Shared>,
+    spec: &LaunchSpec,
+    slot: u32,
+    network: Wanted,
+) -> Result<Launched> {
     let mut clock = Clock::start();
     let (group, namespace) = {
         let (shared, spec) = (Arc::clone(shared), spec.clone());
@@ -78,8 +75,9 @@ pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Lau
     let attached = namespace
         .try_clone()
         .map_err(|e| step("network namespace", e))?;
-    let order = order(shared, &spec, slot, &group)?;
+    let order = order(shared, spec, slot, &group)?;
     let fds = [namespace.as_fd()];
+    // Both are awaited to their ends: what one makes is not left behind by the other's failure.
     let (attachment, answer) = tokio::join!(
         shared.network.attach(
             spec.id.as_str(),
@@ -94,17 +92,11 @@ pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Lau
         (Event::Launched(launched), _) => launched,
         (other, _) => return Err(step("launcher", format!("unexpected answer {other:?}"))),
     };
-    let instance = hold(shared, &spec, slot, launched.identity)?;
+    attachment.map_err(|e| step("connect the network", e))?;
+    let instance = hold(shared, spec, slot, launched.identity)?;
     clock.lap("launch");
-    let note = instance.note.clone();
+    let state = instance.note.to_instance();
     shared.insert(&spec.id, instance);
-    if let Err(error) = attachment {
-        // Launched but not connected: ended like any other.
-        undo.armed = false;
-        end_half_made(shared, &spec.id).await;
-        return Err(step("connect the network", error));
-    }
-    undo.armed = false;
     let mut timings = clock.laps;
     let inner = launched
         .timing
@@ -114,26 +106,13 @@ pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Lau
         .sum();
     timings.push(("launcher", Duration::from_micros(inner)));
     Ok(Launched {
-        instance: note.to_instance(),
+        instance: state,
         timings,
     })
 }
 
-async fn end_half_made(shared: &Arc<Shared>, id: &SandboxId) {
-    let driver = crate::driver::NativeDriver {
-        shared: Arc::clone(shared),
-    };
-    if let Err(error) = woodfrog_sandbox::Driver::destroy(&driver, id).await {
-        tracing::error!(%id, %error, "a failed launch left something behind");
-    }
-}
-
 fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
-    require(
-        &shared.capabilities,
-        Capability::Network,
-        "a sandbox with a network",
-    )?;
+    require_network(&shared.capabilities, &spec.egress)?;
     let resources = &spec.resources;
     let bad = |field: &str, detail: String| {
         Err(DriverError::Invalid {
@@ -175,7 +154,13 @@ fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<(Group, OwnedFd)> {
     let group = shared
         .cgroups
         .create(&format!("{}/{}", shared.group, spec.id), &limits)
-        .map_err(|e| step("make the cgroup", e))?;
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::Unsupported => DriverError::Unsupported {
+                what: "limiting a sandbox".into(),
+                hint: e.to_string(),
+            },
+            _ => step("make the cgroup", e),
+        })?;
     let namespace = netns::create().map_err(|e| step("make the network namespace", e))?;
     Ok((group, namespace))
 }
