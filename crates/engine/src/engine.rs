@@ -76,7 +76,8 @@ impl Engine {
     /// How many sandboxes run, of all workspaces.
     pub fn running(&self) -> usize {
         let live = self.inner.registry.all();
-        let running = |live: &Arc<Live>| matches!(live.record().state, SandboxState::Running { .. });
+        let running =
+            |live: &Arc<Live>| matches!(live.record().state, SandboxState::Running { .. });
         live.iter().filter(|live| running(live)).count()
     }
 

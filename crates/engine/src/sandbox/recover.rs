@@ -23,8 +23,15 @@ const AT_ONCE: usize = 16;
 pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
     let stored = inner.store.sandbox_recover().await.map_err(fault::store)?;
     for damaged in &stored.damaged {
-        let id = damaged.id.as_ref().map_or("(unreadable)", SandboxId::as_str);
-        tracing::error!(sandbox = id, detail = damaged.detail, "DAMAGED RECORD: whatever runs under it is left alone and cannot be reached; restore the database from a copy");
+        let id = damaged
+            .id
+            .as_ref()
+            .map_or("(unreadable)", SandboxId::as_str);
+        tracing::error!(
+            sandbox = id,
+            detail = damaged.detail,
+            "DAMAGED RECORD: whatever runs under it is left alone and cannot be reached; restore the database from a copy"
+        );
     }
     let live: Vec<Option<SandboxId>> = futures_util::stream::iter(stored.sandboxes)
         .map(|sandbox| recover_one(inner, sandbox))
@@ -37,7 +44,9 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
         match damaged.id {
             Some(id) => live.push(id),
             None => {
-                tracing::error!("leftovers are not swept: one may be what a damaged record is about");
+                tracing::error!(
+                    "leftovers are not swept: one may be what a damaged record is about"
+                );
                 return Ok(());
             }
         }

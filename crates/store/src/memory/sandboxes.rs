@@ -98,8 +98,11 @@ impl SandboxStore for MemoryStore {
     async fn sandbox_recover(&self) -> Result<Recovery> {
         let state = self.lock();
         let damaged = &state.damaged;
-        let readable =
-            |sandbox: &&Sandbox| damaged.iter().all(|one| one.id.as_ref() != Some(&sandbox.id));
+        let readable = |sandbox: &&Sandbox| {
+            damaged
+                .iter()
+                .all(|one| one.id.as_ref() != Some(&sandbox.id))
+        };
         Ok(Recovery {
             sandboxes: state.sandboxes.values().filter(readable).cloned().collect(),
             damaged: damaged.clone(),
