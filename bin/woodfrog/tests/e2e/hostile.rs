@@ -1,6 +1,7 @@
 //! What the inside cannot do, each tried as root of the sandbox.
 
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use woodfrog_testkit::wait_for;
@@ -19,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     (
         "hostile::a_guest_that_is_confused_harms_only_itself",
         confused_guest,
+    ),
+    (
+        "hostile::a_socket_that_takes_nobody_holds_nobody_else",
+        full_queue,
     ),
 ];
 
@@ -199,5 +204,46 @@ while True:
         },
     )?;
     server.run(&["sandbox", "delete", &good])?;
+    Ok(())
+}
+
+/// Root inside puts a socket in the guest's place whose queue is full: connecting to it would wait
+/// for ever. More callers than the server has threads must not hold the server.
+fn full_queue(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let (bad, good) = (server.create(&["base"])?, server.create(&["base"])?);
+    let script = "rm -f /run/woodfrog/guest.sock && setsid -f python3 -c '
+import socket, time
+path = \"/run/woodfrog/guest.sock\"
+s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(0)
+held = []
+try:
+    while True:
+        c = socket.socket(socket.AF_UNIX); c.setblocking(False); c.connect(path); held.append(c)
+except BlockingIOError: open(\"/tmp/full\", \"w\").close()
+time.sleep(600)
+' >/dev/null 2>&1 </dev/null; for i in $(seq 100); do test -e /tmp/full && exit 0; sleep 0.1; done; exit 1";
+    let prepared = server.exec(&bad, "root", script)?;
+    check!(prepared.code == 0, "{prepared:?}");
+    let exec = ["sandbox", "exec", &bad, "--", "true"];
+    let mut callers = Vec::new();
+    for _ in 0..8 {
+        let mut call = server.cli(&exec);
+        call.stderr(Stdio::piped());
+        callers.push(call.spawn()?);
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        let began = Instant::now();
+        let seen = server.exec(&good, "user", "echo fine")?;
+        let took = began.elapsed();
+        check!(seen.stdout == "fine\n", "{seen:?}");
+        check!(took < Duration::from_secs(5), "{took:?}");
+    }
+    for caller in callers {
+        let ended = caller.wait_with_output()?;
+        check!(!ended.status.success(), "{ended:?}");
+    }
+    server.run(&["sandbox", "delete", &bad, &good])?;
     Ok(())
 }

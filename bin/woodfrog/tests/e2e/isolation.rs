@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
         sandboxes_do_not_see_each_other,
     ),
     ("isolation::private_kernel_views", private_kernel_views),
+    ("isolation::processes_know_where_they_are", environment),
 ];
 
 fn a_machine_of_its_own(context: &Context) -> Result<()> {
@@ -142,6 +143,24 @@ fn private_kernel_views(context: &Context) -> Result<()> {
         "kcore was readable: {seen:?}"
     );
     check!(seen.stdout.contains("null"), "{seen:?}");
+    server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+fn environment(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    let shown = server.json(&["sandbox", "show", &id])?;
+    let template = shown["template_id"].as_str().unwrap_or_default().to_owned();
+    let seen = server.exec(
+        &id,
+        "user",
+        "echo $E2B_SANDBOX $E2B_SANDBOX_ID $E2B_TEMPLATE_ID; test -n \"$E2B_TEAM_ID\"",
+    )?;
+    check!(
+        seen.code == 0 && seen.stdout == format!("true {id} {template}\n"),
+        "{shown} {seen:?}"
+    );
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
 }
