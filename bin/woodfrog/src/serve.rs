@@ -28,6 +28,9 @@ pub(crate) static GUEST: &[u8] = include_bytes!(env!("WOODFROG_GUEST_BINARY"));
 /// Runs the server until it is told to end.
 pub(crate) fn run(config: Config) -> Result<()> {
     crate::logging::start(&config)?;
+    // Directories of sandboxes must be open to their users, whatever the operator's own habits;
+    // what is secret is made with its mode.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -39,7 +42,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
 
 async fn serve(config: Config) -> Result<()> {
     let data_dir = config.data_dir.as_path();
-    std::fs::create_dir_all(data_dir)
+    make_private(data_dir)
         .with_context(|| format!("make the data directory {}", data_dir.display()))?;
     let _lock = lock(data_dir)?;
     // Bound before anything else: a taken port must cost nothing.
@@ -84,6 +87,23 @@ fn endpoint(config: &Config, scheme: &str, port: u16) -> String {
         Some(domain) if scheme == "https" => format!("https://api.{domain}"),
         _ => format!("{scheme}://{}:{port}", config.listen.ip()),
     }
+}
+
+/// Makes the data directory, for its owner only: users of this machine have no business among
+/// sandboxes' files, set-user-id programs included. A directory that everybody may write to is
+/// refused.
+fn make_private(data_dir: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)?;
+    let mode = std::fs::metadata(data_dir)?.permissions().mode();
+    anyhow::ensure!(mode & 0o1000 == 0, "it is shared with others");
+    if mode & 0o077 != 0 {
+        std::fs::set_permissions(data_dir, PermissionsExt::from_mode(mode & 0o7700))?;
+    }
+    Ok(())
 }
 
 /// One server per data directory.

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Trial};
@@ -15,9 +16,10 @@ use woodfrog_driver_native::{NativeDriver, NativeOptions, instance_id};
 use woodfrog_linux::cgroup::Hierarchies;
 use woodfrog_linux::process::Identity;
 use woodfrog_sandbox::conformance::{Fixture, cases};
-use woodfrog_sandbox::{Driver, LaunchSpec};
+use woodfrog_sandbox::{Driver, Egress, LaunchSpec};
 use woodfrog_types::SandboxId;
-use woodfrog_types::sandbox::InstanceState;
+use woodfrog_types::sandbox::{InstanceState, Resources};
+use woodfrog_types::template::SecurityOptions;
 
 /// A data directory of its own on this machine.
 struct Machine {
@@ -85,8 +87,8 @@ impl Fixture for Machine {
     }
 
     fn spoil(&self, spec: &mut LaunchSpec) {
-        // Everything is made before the kernel refuses its first process.
-        spec.resources.pids = 0;
+        // Longer than the kernel takes: its init is on its way by then, in cgroup and mounts.
+        spec.hostname = "x".repeat(80);
     }
 
     fn end_init(&self, _: &dyn Driver, _: &SandboxId, instance: &InstanceState) {
@@ -116,6 +118,81 @@ impl Fixture for Machine {
         );
         traces
     }
+}
+
+/// Launcher processes of this one.
+fn launchers() -> Vec<rustix::process::Pid> {
+    let own = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").expect("processes").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let parent = read("status");
+        let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:\t"));
+        parent == Some(own.as_str()) && read("cmdline").contains("__launcher")
+    })
+    .filter_map(rustix::process::Pid::from_raw)
+    .collect()
+}
+
+/// Launchers that die at whatever moment take nothing with them and leave nothing behind.
+async fn outlives_its_launchers(machine: &Machine) {
+    let driver: Arc<dyn Driver> = Arc::new(machine.start().await);
+    let spec = || {
+        let id = SandboxId::generate();
+        LaunchSpec {
+            hostname: id.to_string(),
+            id,
+            layers: machine.layers(),
+            resources: Resources::default(),
+            egress: Egress::default(),
+            security: SecurityOptions::default(),
+        }
+    };
+    let first = spec();
+    let kept = first.id.clone();
+    driver.launch(first).await.expect("launched");
+    for millis in [1, 3, 6, 12] {
+        let mut work = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let (driver, spec) = (Arc::clone(&driver), spec());
+            work.spawn(async move {
+                let id = spec.id.clone();
+                let launched = driver.launch(spec).await.is_ok();
+                (id, launched)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        for pid in launchers() {
+            // One that ended meanwhile is dead, too.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        for (id, launched) in work.join_all().await {
+            assert_eq!(driver.connect(&id).await.is_ok(), launched);
+            driver.destroy(&id).await.expect("destroyed");
+        }
+    }
+    driver.connect(&kept).await.expect("it runs on");
+    let last = spec();
+    let id = last.id.clone();
+    driver.launch(last).await.expect("another launcher");
+    driver.destroy(&id).await.expect("destroyed");
+    driver.destroy(&kept).await.expect("destroyed");
+    for _ in 0..1000 {
+        if machine.traces(&*driver).is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(machine.traces(&*driver), Vec::<String>::new());
+    drop(driver);
+    for _ in 0..1000 {
+        if launchers().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("launchers are left, or were not reaped");
 }
 
 /// A static guest: the layer has no libraries.
@@ -177,7 +254,15 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let mut trials: Vec<Trial> = trials.collect();
+    trials.push(Trial::test("outlives_its_launchers", {
+        let (machine, handle) = (Arc::clone(&machine), handle.clone());
+        move || {
+            handle.block_on(outlives_its_launchers(&machine));
+            Ok(())
+        }
+    }));
+    let conclusion = libtest_mimic::run(&arguments, trials);
     let purged = runtime.block_on(async { machine.start().await.purge().await });
     if let Err(error) = purged {
         eprintln!("purge: {error:?}");

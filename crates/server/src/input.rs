@@ -1,5 +1,7 @@
 //! What the faces share about reading requests.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -7,9 +9,20 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use woodfrog_types::limits::JSON_BODY_BYTES_MAX;
 use woodfrog_types::{Code, Fault};
 
+/// How long a JSON body may take to arrive: who sends it slower holds a connection for nothing.
+const JSON_BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Reads a whole JSON body of at most [`JSON_BODY_BYTES_MAX`] bytes.
 pub(crate) async fn json_bytes(body: Body) -> Result<Bytes, Fault> {
-    match Limited::new(body, JSON_BODY_BYTES_MAX).collect().await {
+    let read = Limited::new(body, JSON_BODY_BYTES_MAX).collect();
+    let Ok(read) = tokio::time::timeout(JSON_BODY_TIME_MAX, read).await else {
+        let message = format!(
+            "the body did not arrive within {} s",
+            JSON_BODY_TIME_MAX.as_secs()
+        );
+        return Err(Fault::new(Code::InvalidArgument, message));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("the body is larger than {JSON_BODY_BYTES_MAX} bytes");
@@ -91,4 +104,19 @@ pub(crate) fn log_panic(panic: &(dyn std::any::Any + Send)) {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up() {
+        let drops = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+        });
+        let fault = json_bytes(Body::from_stream(drops)).await;
+        assert_eq!(fault.expect_err("no end").code, Code::InvalidArgument);
+    }
 }

@@ -3,9 +3,10 @@
 use anyhow::Result;
 use serde_json::Value;
 use std::process::Command;
+use woodfrog_testkit::Server;
 
 use crate::cases::check;
-use crate::{Case, Context};
+use crate::{Case, Context, binary, data_dir};
 
 pub(crate) const CASES: &[Case] = &[
     ("errors::e2b_errors_have_code_and_message", e2b_errors),
@@ -15,6 +16,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("errors::keys_are_needed_and_revocable", keys),
     ("errors::another_workspace_sees_nothing", tenancy),
+    ("errors::the_log_keeps_secrets_at_every_level", secrets),
+    ("errors::the_data_directory_is_private", private_data),
 ];
 
 /// Status and body of a request.
@@ -205,5 +208,82 @@ fn tenancy(context: &Context) -> Result<()> {
     );
     server.run(&["sandbox", "delete", &id])?;
     server.run(&["key", "revoke", made["id"].as_str().unwrap_or_default()])?;
+    Ok(())
+}
+
+/// A server of its own that logs all it has to say.
+fn secrets(_: &Context) -> Result<()> {
+    let server = Server::start(&binary(), &data_dir("secrets"), &["--log", "debug"])?;
+    server.run(&["template", "prepare", "base"])?;
+    let context = Context { server };
+    let admin = admin_key(&context)?;
+    let key = format!("X-API-Key: {admin}");
+    let json = "Content-Type: application/json";
+    let body = r#"{"templateID":"base","envVars":{"PASSWORD":"hunter-of-frogs"},
+        "network":{"allowPublicTraffic":false}}"#;
+    let (status, made) = curl(
+        &context,
+        &["-H", &key, "-H", json, "-d", body],
+        "/v2/sandboxes",
+    )?;
+    check!(status == 201, "{status} {made}");
+    let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+    let (id, access, traffic) = (
+        text("sandboxID"),
+        text("envdAccessToken"),
+        text("trafficAccessToken"),
+    );
+    check!(access.len() > 16 && traffic.len() > 16, "{made}");
+    let sandbox = format!("E2b-Sandbox-Id: {id}");
+    let port = "E2b-Sandbox-Port: 49983";
+    let token = format!("X-Access-Token: {access}");
+    let wrong = "X-Access-Token: not-this-one-either";
+    let file = "/files?path=/etc/hostname&username=user";
+    for (header, wanted) in [(token.as_str(), 200), (wrong, 401)] {
+        let args = ["-H", &sandbox, "-H", port, "-H", header];
+        let (status, body) = curl(&context, &args, file)?;
+        check!(status == wanted, "{status} {body}");
+    }
+    let signed = format!("{file}&signature=v1_{}", "s".repeat(43));
+    let (status, body) = curl(&context, &["-H", &sandbox, "-H", port], &signed)?;
+    check!(status == 401, "{status} {body}");
+    let traffic_header = format!("E2B-Traffic-Access-Token: {traffic}");
+    let other_port = "E2b-Sandbox-Port: 8080";
+    let args = ["-H", &sandbox, "-H", other_port, "-H", &traffic_header];
+    let (status, body) = curl(&context, &args, "/?secret=in-the-query")?;
+    check!(status == 502, "{status} {body}");
+    let echo = context.server.exec(&id, "user", "echo $PASSWORD")?;
+    check!(echo.stdout == "hunter-of-frogs\n", "{echo:?}");
+    let log = context.server.log();
+    check!(log.contains("DEBUG"), "it logs too little to tell");
+    let secrets = [
+        admin.trim_start_matches("wf_"),
+        &access,
+        &traffic,
+        "hunter-of-frogs",
+        "in-the-query",
+        "not-this-one-either",
+        &"s".repeat(43),
+    ];
+    for secret in secrets {
+        let line = log.lines().find(|line| line.contains(secret));
+        check!(line.is_none(), "{secret}: {line:?}");
+    }
+    context.server.remove()
+}
+
+fn private_data(context: &Context) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = context.server.data_dir();
+    for (path, wanted) in [(dir.to_owned(), 0o700), (dir.join("admin.key"), 0o600)] {
+        let mode = std::fs::metadata(&path)?.permissions().mode() & 0o777;
+        check!(mode == wanted, "{}: {mode:o}", path.display());
+    }
+    let log = context.server.log();
+    let key = admin_key(context)?;
+    check!(
+        !log.contains(key.trim_start_matches("wf_")),
+        "the log shows the admin key"
+    );
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What the inside cannot do, each tried as root of the sandbox.
 
-use std::time::Duration;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use woodfrog_testkit::wait_for;
@@ -19,6 +21,10 @@ pub(crate) const CASES: &[Case] = &[
     (
         "hostile::a_guest_that_is_confused_harms_only_itself",
         confused_guest,
+    ),
+    (
+        "hostile::a_socket_that_takes_nobody_holds_nobody_else",
+        full_queue,
     ),
 ];
 
@@ -102,32 +108,44 @@ fn pid_one_survives(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// IPv4 addresses of this machine, those of sandboxes' links included.
+fn addresses() -> Result<Vec<String>> {
+    let output = Command::new("ip").args(["-4", "-o", "addr"]).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let field = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+    let found = text.lines().filter_map(field);
+    Ok(found
+        .filter_map(|address| Some(address.split_once('/')?.0.to_owned()))
+        .collect())
+}
+
+/// The host listens at all its addresses; nobody comes.
 fn the_host_is_out_of_reach(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    let port = server
-        .url()
-        .rsplit(':')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let gateway = server.exec(&id, "user", "ip -4 route show default | awk '{print $3}'")?;
-    let gateway = gateway.stdout.trim().to_owned();
-    let targets = [
-        "127.0.0.1",
-        "169.254.169.254",
-        "192.168.0.1",
-        "172.16.0.1",
-        gateway.as_str(),
-    ];
-    for target in targets.into_iter().filter(|target| !target.is_empty()) {
-        let seen = server.exec(
-            &id,
-            "root",
-            &format!("curl -sS -m 3 http://{target}:{port}/healthz"),
-        )?;
-        check!(seen.code != 0, "{target}: {seen:?}");
-    }
+    let listener = TcpListener::bind("0.0.0.0:0")?;
+    let port = listener.local_addr()?.port();
+    drop(TcpStream::connect(("127.0.0.1", port))?);
+    listener.accept()?;
+    listener.set_nonblocking(true)?;
+    let mut targets = addresses()?;
+    check!(targets.len() > 1, "{targets:?}");
+    targets.extend(["169.254.169.254", "192.168.0.1", "172.16.0.1"].map(str::to_owned));
+    // All at once: each takes its time to fail.
+    let mut script = "for target in ".to_owned();
+    script += &targets.join(" ");
+    script += &format!(
+        "; do (curl -sS -m 3 http://$target:{port}/ >/dev/null 2>&1; \
+         echo $target $?) & done; wait"
+    );
+    let seen = server.exec(&id, "root", &script)?;
+    let tried: Vec<&str> = seen.stdout.lines().collect();
+    check!(tried.len() == targets.len(), "{seen:?}");
+    // 7: refused; 28: no answer in time. Anything else is an answer, or no try.
+    let failed = |line: &&str| line.ends_with(" 7") || line.ends_with(" 28");
+    check!(tried.iter().all(failed), "{seen:?}");
+    let came = listener.accept();
+    check!(came.is_err(), "{came:?}");
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
 }
@@ -184,7 +202,7 @@ while True:
 ' >/dev/null 2>&1 </dev/null";
     server.exec(&bad, "root", script)?;
     let answer = server.exec(&bad, "user", "echo hi")?;
-    check!(answer.stdout != "hi\n" || answer.code == 0, "{answer:?}");
+    check!(answer.code != 0 && answer.stdout.is_empty(), "{answer:?}");
     let other = server.exec(&good, "user", "echo fine")?;
     check!(other.stdout == "fine\n", "{other:?}");
     server.run(&["sandbox", "delete", &bad])?;
@@ -199,5 +217,46 @@ while True:
         },
     )?;
     server.run(&["sandbox", "delete", &good])?;
+    Ok(())
+}
+
+/// Root inside puts a socket in the guest's place whose queue is full: connecting to it would wait
+/// for ever. More callers than the server has threads must not hold the server.
+fn full_queue(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let (bad, good) = (server.create(&["base"])?, server.create(&["base"])?);
+    let script = "rm -f /run/woodfrog/guest.sock && setsid -f python3 -c '
+import socket, time
+path = \"/run/woodfrog/guest.sock\"
+s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(0)
+held = []
+try:
+    while True:
+        c = socket.socket(socket.AF_UNIX); c.setblocking(False); c.connect(path); held.append(c)
+except BlockingIOError: open(\"/tmp/full\", \"w\").close()
+time.sleep(600)
+' >/dev/null 2>&1 </dev/null; for i in $(seq 100); do test -e /tmp/full && exit 0; sleep 0.1; done; exit 1";
+    let prepared = server.exec(&bad, "root", script)?;
+    check!(prepared.code == 0, "{prepared:?}");
+    let exec = ["sandbox", "exec", &bad, "--", "true"];
+    let mut callers = Vec::new();
+    for _ in 0..8 {
+        let mut call = server.cli(&exec);
+        call.stderr(Stdio::piped());
+        callers.push(call.spawn()?);
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        let began = Instant::now();
+        let seen = server.exec(&good, "user", "echo fine")?;
+        let took = began.elapsed();
+        check!(seen.stdout == "fine\n", "{seen:?}");
+        check!(took < Duration::from_secs(5), "{took:?}");
+    }
+    for caller in callers {
+        let ended = caller.wait_with_output()?;
+        check!(!ended.status.success(), "{ended:?}");
+    }
+    server.run(&["sandbox", "delete", &bad, &good])?;
     Ok(())
 }

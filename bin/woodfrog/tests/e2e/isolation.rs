@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
         sandboxes_do_not_see_each_other,
     ),
     ("isolation::private_kernel_views", private_kernel_views),
+    ("isolation::processes_know_where_they_are", environment),
 ];
 
 fn a_machine_of_its_own(context: &Context) -> Result<()> {
@@ -102,18 +103,22 @@ fn sandboxes_do_not_see_each_other(context: &Context) -> Result<()> {
         "ls /home/user/mine; pgrep -fx 'sleep 62'; ipcs -m | wc -l",
     )?;
     check!(!seen.stdout.contains("/home/user/mine"), "{seen:?}");
-    let address = server.exec(&first, "user", "hostname -I || true")?;
-    let address = address
-        .stdout
-        .split_whitespace()
-        .next()
-        .unwrap_or("127.0.0.2")
-        .to_owned();
-    server.exec(
-        &first,
-        "user",
-        "setsid -f python3 -m http.server 8000 >/dev/null 2>&1 </dev/null",
-    )?;
+    // Its own address, by what it would send from.
+    let script = "python3 -c 'import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((\"192.0.2.1\", 9)); print(s.getsockname()[0])'";
+    let address = server.exec(&first, "user", script)?;
+    let address = address.stdout.trim().to_owned();
+    check!(
+        !address.is_empty() && !address.starts_with("127."),
+        "{address}"
+    );
+    let script = format!(
+        "setsid -f python3 -m http.server 8000 >/dev/null 2>&1 </dev/null; \
+         for i in $(seq 100); do curl -sS http://{address}:8000/ && exit 0; sleep 0.1; done; exit 1"
+    );
+    let itself = server.exec(&first, "user", &script)?;
+    check!(itself.code == 0, "{itself:?}");
     let reach = server.exec(
         &second,
         "user",
@@ -142,6 +147,24 @@ fn private_kernel_views(context: &Context) -> Result<()> {
         "kcore was readable: {seen:?}"
     );
     check!(seen.stdout.contains("null"), "{seen:?}");
+    server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+fn environment(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let id = server.create(&["base"])?;
+    let shown = server.json(&["sandbox", "show", &id])?;
+    let template = shown["template_id"].as_str().unwrap_or_default().to_owned();
+    let seen = server.exec(
+        &id,
+        "user",
+        "echo $E2B_SANDBOX $E2B_SANDBOX_ID $E2B_TEMPLATE_ID; test -n \"$E2B_TEAM_ID\"",
+    )?;
+    check!(
+        seen.code == 0 && seen.stdout == format!("true {id} {template}\n"),
+        "{shown} {seen:?}"
+    );
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
 }
