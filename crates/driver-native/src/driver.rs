@@ -21,6 +21,7 @@ use woodfrog_sandbox::{
 use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
 
+use crate::ahead::Ahead;
 use crate::egress::wanted;
 use crate::error::{StartError, step};
 use crate::instance::Instance;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     pub(crate) launchers: Launchers,
     pub(crate) slots: Slots,
+    pub(crate) namespaces: Arc<Ahead>,
     pub(crate) capabilities: Capabilities,
     running: Mutex<HashMap<SandboxId, Arc<Instance>>>,
 }
@@ -89,6 +91,7 @@ impl NativeDriver {
             network,
             launchers: start::launchers(&options)?,
             slots: start::slots(&running),
+            namespaces: Arc::default(),
             running: Mutex::new(
                 running
                     .into_iter()
@@ -98,6 +101,7 @@ impl NativeDriver {
             paths,
         };
         let shared = Arc::new(shared);
+        Ahead::refill(&shared.namespaces);
         tokio::spawn(crate::reconcile::watch_network(Arc::downgrade(&shared)));
         Ok(Self { shared })
     }
