@@ -86,10 +86,10 @@ pub(crate) fn run(filter: &str) -> Result<Tally> {
     let work = root().join("target/sdk-run");
     let mut tally = Tally::default();
     let plain = Server::start(&binary, &work.join("plain"), &["--dev"])?;
-    prepare(&plain)?;
     let mode = Mode::Plain {
         url: plain.url().to_owned(),
     };
+    prepare(&plain, &mode)?;
     programs(&mode, filter, &mut tally)?;
     plain.remove()?;
 
@@ -110,16 +110,13 @@ pub(crate) fn run(filter: &str) -> Result<Tally> {
     let resolv_conf = work.join("resolv.conf");
     std::fs::write(&resolv_conf, format!("nameserver {DNS_ADDRESS}\n"))?;
     let ca = dir.join("tls/ca.pem");
-    prepare(&tls)?;
-    programs(
-        &Mode::Domain {
-            domain,
-            ca,
-            resolv_conf,
-        },
-        filter,
-        &mut tally,
-    )?;
+    let mode = Mode::Domain {
+        domain,
+        ca,
+        resolv_conf,
+    };
+    prepare(&tls, &mode)?;
+    programs(&mode, filter, &mut tally)?;
     tls.remove()?;
     println!(
         "SDK programs: {} passed, {} failed",
@@ -131,9 +128,15 @@ pub(crate) fn run(filter: &str) -> Result<Tally> {
     Ok(tally)
 }
 
-fn prepare(server: &Server) -> Result<()> {
+/// Where the programs run is where the command line runs: there the domain has an address.
+fn prepare(server: &Server, mode: &Mode) -> Result<()> {
     step("prepare the template `base`", || {
-        run_command(&mut server.cli(&["template", "prepare", "base"]))
+        let args = ["template", "prepare", "base"].map(Path::new);
+        let mut command = mode.command(server.binary(), &args);
+        command
+            .env("WOODFROG_URL", server.url())
+            .env("WOODFROG_DATA_DIR", server.data_dir());
+        run_command(&mut command)
     })
 }
 

@@ -1,11 +1,118 @@
 //! `woodfrog doctor`: what this machine can do.
 
+mod fix;
+
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use woodfrog_cli::args::DoctorArgs;
+use woodfrog_cli::output;
+use woodfrog_linux::probe::{self, Need, Probe, Status};
 
-/// Probes, prints, and with `--fix` installs.
+/// Probes, prints, and with `--fix` installs what is missing and probes again. Fails if something
+/// is missing that no sandbox can do without.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    match examine(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether sandboxes can be made here.
+fn examine(args: &DoctorArgs) -> io::Result<bool> {
+    let place = existing(&args.data_dir);
+    let mut probes = probe::all(&place);
+    if args.fix {
+        let packages = fix::wanted(&probes);
+        if packages.is_empty() {
+            output::note("nothing is missing that a package could bring");
+        } else {
+            fix::install(&packages)?;
+            probes = probe::all(&place);
+        }
+    }
+    if args.json {
+        output::json(&probes)?;
+    } else {
+        print(&probes)?;
+    }
+    Ok(!probes.iter().any(stops_everything))
+}
+
+fn stops_everything(probe: &Probe) -> bool {
+    probe.need == Need::Required && probe.status == Status::Missing
+}
+
+/// The data directory, or what it would be made in.
+fn existing(data_dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let found = absolute.ancestors().find(|path| path.is_dir());
+    found.unwrap_or(Path::new("/")).to_owned()
+}
+
+fn print(probes: &[Probe]) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = probes.iter().map(row).collect();
+    output::table(&["", "CAPABILITY", "FOUND"], &rows)?;
+    for probe in probes.iter().filter(|probe| probe.status != Status::Ok) {
+        output::line("")?;
+        output::line(&format!("{} {}", mark(probe), probe.name))?;
+        let lack = match probe.status {
+            Status::Degraded => "without all of it",
+            Status::Missing | Status::Ok => "without it",
+        };
+        output::line(&format!("    {lack}: {}", probe.cost))?;
+        output::line(&format!("    to get it: {}", probe.remedy))?;
+    }
+    output::line("")?;
+    let stopping = probes
+        .iter()
+        .filter(|probe| stops_everything(probe))
+        .count();
+    let verdict = match stopping {
+        0 => "sandboxes can run on this machine".to_owned(),
+        1 => "sandboxes cannot run on this machine: 1 thing is missing".to_owned(),
+        many => format!("sandboxes cannot run on this machine: {many} things are missing"),
+    };
+    output::line(&verdict)?;
+    if !fix::wanted(probes).is_empty() {
+        output::line("`woodfrog doctor --fix` installs what packages can bring")?;
+    }
+    Ok(())
+}
+
+fn row(probe: &Probe) -> Vec<String> {
+    // A program's message may have many lines.
+    let detail = probe.detail.lines().next().unwrap_or_default();
+    vec![
+        mark(probe).to_owned(),
+        probe.name.to_owned(),
+        detail.to_owned(),
+    ]
+}
+
+fn mark(probe: &Probe) -> &'static str {
+    match (probe.status, probe.need) {
+        (Status::Ok, _) => "ok",
+        (Status::Degraded, _) => "part",
+        (Status::Missing, Need::Optional) => "no",
+        (Status::Missing, Need::Required) => "NO",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_not_there_yet_is_judged_by_its_parent() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        assert_eq!(existing(&dir.path().join("a/b")), dir.path());
+        assert_eq!(existing(dir.path()), dir.path());
+    }
 }

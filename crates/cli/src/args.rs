@@ -5,6 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod key;
+mod sandbox;
+mod target;
+mod template;
+
+pub use key::KeyCommand;
+pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
+pub use target::Target;
+pub use template::{BuildArgs, TemplateCommand};
+
 /// Runs AI agents in sandboxes that sleep when nobody needs them and lose nothing.
 #[derive(Debug, Parser)]
 #[command(name = "woodfrog", version, propagate_version = true)]
@@ -109,215 +119,6 @@ impl ServeArgs {
     }
 }
 
-/// Which server a client command talks to.
-#[derive(Debug, Clone, Args)]
-pub struct Target {
-    /// The server's URL.
-    #[arg(
-        long,
-        env = "WOODFROG_URL",
-        default_value = "http://127.0.0.1:7070",
-        value_name = "URL"
-    )]
-    pub url: String,
-    /// API key; else the admin key of a server on this machine is used if it can be read.
-    #[arg(
-        long,
-        env = "WOODFROG_API_KEY",
-        hide_env_values = true,
-        value_name = "KEY"
-    )]
-    pub api_key: Option<String>,
-    /// Data directory to look for the admin key in.
-    #[arg(
-        long,
-        env = "WOODFROG_DATA_DIR",
-        default_value = "/var/lib/woodfrog",
-        value_name = "DIR"
-    )]
-    pub data_dir: PathBuf,
-    /// PEM file of a private certificate authority to trust.
-    #[arg(long, env = "SSL_CERT_FILE", value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SandboxCommand {
-    /// Create a sandbox and print its id.
-    Create {
-        /// Template name or id.
-        #[arg(default_value = "base")]
-        template: String,
-        /// Seconds until it ends by itself; 0 is never.
-        #[arg(long, default_value_t = 3600)]
-        timeout: u64,
-        /// KEY=VALUE, repeatable.
-        #[arg(long = "metadata", short = 'm', value_name = "KEY=VALUE", value_parser = pair)]
-        metadata: Vec<(String, String)>,
-        /// KEY=VALUE for every process inside, repeatable.
-        #[arg(long = "env", short = 'e', value_name = "KEY=VALUE", value_parser = pair)]
-        env: Vec<(String, String)>,
-        /// No access to the outside.
-        #[arg(long)]
-        no_internet: bool,
-        /// vCPUs [default: the template's].
-        #[arg(long)]
-        cpus: Option<u32>,
-        /// Memory: `512MiB` [default: the template's].
-        #[arg(long, value_name = "SIZE")]
-        memory: Option<String>,
-        /// Disk above the template: `10GiB` [default: the template's].
-        #[arg(long, value_name = "SIZE")]
-        disk: Option<String>,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// List sandboxes, newest first.
-    List {
-        /// KEY=VALUE that must match, repeatable.
-        #[arg(long = "metadata", short = 'm', value_name = "KEY=VALUE", value_parser = pair)]
-        metadata: Vec<(String, String)>,
-        /// At most this many.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Show one sandbox.
-    Show {
-        id: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Run a command in a sandbox; its output and exit code become this command's.
-    Exec {
-        id: String,
-        /// User inside.
-        #[arg(long, short = 'u')]
-        user: Option<String>,
-        /// Working directory.
-        #[arg(long, short = 'w')]
-        cwd: Option<String>,
-        /// KEY=VALUE, repeatable.
-        #[arg(long = "env", short = 'e', value_name = "KEY=VALUE", value_parser = pair)]
-        env: Vec<(String, String)>,
-        /// Seconds after which it is killed; 0 is never.
-        #[arg(long, default_value_t = 0)]
-        timeout: u64,
-        /// Send this process's standard input.
-        #[arg(long, short = 'i')]
-        stdin: bool,
-        #[command(flatten)]
-        target: Target,
-        /// The command and its arguments; one argument is run by a shell.
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<String>,
-    },
-    /// Open a terminal in a sandbox.
-    Shell {
-        id: String,
-        /// User inside.
-        #[arg(long, short = 'u')]
-        user: Option<String>,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Copy a file into or out of a sandbox: one side is `ID:PATH`, `-` is standard input or output.
-    Cp {
-        from: String,
-        to: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Delete sandboxes.
-    #[command(visible_alias = "rm")]
-    Delete {
-        #[arg(required = true)]
-        ids: Vec<String>,
-        #[command(flatten)]
-        target: Target,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TemplateCommand {
-    /// List templates.
-    List {
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Wait until a template is ready; makes `base` on first use, with progress.
-    Prepare {
-        #[arg(default_value = "base")]
-        name: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Make a template from a root file system: a tarball, an OCI layout (folder or tar) or a
-    /// registry image.
-    Import {
-        /// Name of the template.
-        name: String,
-        /// FILE.tar[.gz|.zst], an OCI layout, or a registry reference such as `debian:12`.
-        source: String,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Build a template from a file of steps (a Dockerfile with FROM, COPY, RUN, ENV, WORKDIR,
-    /// USER and CMD).
-    Build {
-        /// Name of the template.
-        name: String,
-        /// The folder that COPY reads from.
-        #[arg(default_value = ".")]
-        context: PathBuf,
-        /// The file [default: CONTEXT/Dockerfile].
-        #[arg(long, short = 'f')]
-        file: Option<PathBuf>,
-        /// Polled until it exits 0 before a sandbox counts as ready.
-        #[arg(long)]
-        ready_cmd: Option<String>,
-        /// Do not use cached layers.
-        #[arg(long)]
-        no_cache: bool,
-        #[command(flatten)]
-        target: Target,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Create a key; its secret is shown once.
-    Create {
-        name: String,
-        /// Workspace id [default: the default workspace].
-        #[arg(long)]
-        workspace: Option<String>,
-        /// May manage keys and every workspace.
-        #[arg(long)]
-        admin: bool,
-        /// Lifetime: `30d`, `12h` [default: for ever].
-        #[arg(long, value_name = "DURATION")]
-        expires_in: Option<String>,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// List keys (never their secrets).
-    List {
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Revoke a key; it stops working at once.
-    Revoke {
-        id: String,
-        #[command(flatten)]
-        target: Target,
-    },
-}
-
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
     /// Install what is missing and can be installed.
@@ -360,6 +161,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    crate::config::parse_bytes(text).ok_or_else(|| "want a size: 512MiB, 20GiB".into())
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::config::parse_duration(text).ok_or_else(|| "want a duration: 30d, 12h, 10m".into())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -376,9 +185,9 @@ mod tests {
         let cli =
             Cli::try_parse_from(["woodfrog", "sandbox", "exec", "sb1", "ls", "-la", "--color"])
                 .expect("parses");
-        let Command::Sandbox(SandboxCommand::Exec { command, .. }) = cli.command else {
+        let Command::Sandbox(SandboxCommand::Exec(exec)) = cli.command else {
             panic!("not exec")
         };
-        assert_eq!(command, ["ls", "-la", "--color"]);
+        assert_eq!(exec.command, ["ls", "-la", "--color"]);
     }
 }

@@ -76,3 +76,43 @@ pub fn error(error: &dyn std::error::Error) {
         source = cause.source();
     }
 }
+
+/// A length of time in its largest unit: `12s`, `5m`, `3h`, `2d`.
+pub fn span(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds}s"),
+        seconds @ 120..7200 => format!("{}m", seconds / 60),
+        seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86400),
+    }
+}
+
+/// Bytes in the largest binary unit that fits: `512MiB`.
+pub fn bytes(count: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| count >> shift > 0);
+    let Some((shift, unit)) = unit else {
+        return format!("{count}B");
+    };
+    let tenths = u128::from(count) * 10 / (1 << shift);
+    match tenths % 10 {
+        0 => format!("{}{unit}", tenths / 10),
+        tenth => format!("{}.{tenth}{unit}", tenths / 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(bytes(512 << 20), "512MiB");
+        assert_eq!(bytes(1536), "1.5KiB");
+        assert_eq!(bytes(7), "7B");
+        assert_eq!(span(Duration::from_secs(90)), "90s");
+        assert_eq!(span(Duration::from_secs(7200)), "2h");
+    }
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use woodfrog_linux::cgroup::Hierarchies;
 use woodfrog_linux::pool::{Pool, PoolKind};
 use woodfrog_linux::{btrfs, process};
@@ -26,6 +27,7 @@ use crate::egress::wanted;
 use crate::error::{StartError, step};
 use crate::instance::Instance;
 use crate::launchers::Launchers;
+use crate::locks::Locks;
 use crate::note::Note;
 use crate::paths::{Paths, instance_id};
 use crate::slots::Slots;
@@ -34,10 +36,20 @@ use crate::start::{self, NativeOptions};
 
 /// How long the processes of a sandbox may take to be gone after SIGKILL.
 const KILL_MAX: Duration = Duration::from_secs(10);
+/// After this, what may hold them back is looked for.
+const KILL_SOON: Duration = Duration::from_secs(1);
 
 /// Makes sandboxes with the kernel's own means.
 pub struct NativeDriver {
     pub(crate) shared: Arc<Shared>,
+    /// Puts the network's rules back.
+    network_watch: JoinHandle<()>,
+}
+
+impl Drop for NativeDriver {
+    fn drop(&mut self) {
+        self.network_watch.abort();
+    }
 }
 
 /// What every operation can reach.
@@ -53,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) launchers: Launchers,
     pub(crate) slots: Slots,
     pub(crate) namespaces: Arc<Ahead>,
+    pub(crate) locks: Arc<Locks>,
     pub(crate) capabilities: Capabilities,
     running: Mutex<HashMap<SandboxId, Arc<Instance>>>,
 }
@@ -64,6 +77,7 @@ impl NativeDriver {
     /// The pool, the cgroups or the launchers cannot be had. A missing network only takes
     /// capabilities away.
     pub async fn start(options: NativeOptions) -> std::result::Result<Self, StartError> {
+        start::check_uid_base(options.uid_base)?;
         let paths = Paths::new(&options.data_dir);
         start::directories(&[&options.data_dir, &paths.notes])?;
         let pool = start::pool(&options).await?;
@@ -76,6 +90,7 @@ impl NativeDriver {
         })?;
         let notes: Vec<Note> = notes.into_iter().filter(Note::is_alive).collect();
         let network = start::network(&options, &notes).await?;
+        let slots = start::slots(&notes);
         let running = start::running(notes);
         let disk_limits = match &pool.kind {
             PoolKind::BtrfsDirectory | PoolKind::BtrfsImage => Ok(()),
@@ -90,8 +105,9 @@ impl NativeDriver {
             cgroups,
             network,
             launchers: start::launchers(&options)?,
-            slots: start::slots(&running),
             namespaces: Arc::default(),
+            slots,
+            locks: Arc::default(),
             running: Mutex::new(
                 running
                     .into_iter()
@@ -102,8 +118,12 @@ impl NativeDriver {
         };
         let shared = Arc::new(shared);
         Ahead::refill(&shared.namespaces);
-        tokio::spawn(crate::reconcile::watch_network(Arc::downgrade(&shared)));
-        Ok(Self { shared })
+        let watch = crate::reconcile::watch_network(Arc::downgrade(&shared));
+        let network_watch = tokio::spawn(watch);
+        Ok(Self {
+            shared,
+            network_watch,
+        })
     }
 
     /// Ends every sandbox and removes all that the driver has on the machine, the pool included.
@@ -111,11 +131,14 @@ impl NativeDriver {
     ///
     /// # Errors
     /// Something could not be removed; calling again goes on.
-    pub async fn purge(self) -> Result<()> {
+    pub async fn purge(mut self) -> Result<()> {
         self.reconcile(&[]).await?;
+        // Or it would put the rules back that are taken away below.
+        self.network_watch.abort();
+        let _ = (&mut self.network_watch).await;
         self.shared.network.settled().await;
         self.shared.launchers.close();
-        let shared = self.shared;
+        let shared = Arc::clone(&self.shared);
         shared
             .network
             .teardown()
@@ -155,17 +178,38 @@ impl Shared {
     }
 
     /// Kills what runs in it and waits until it is gone.
-    async fn kill(&self, id: &SandboxId) -> Result<()> {
+    async fn kill(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
         let Ok(instance) = self.instance(id) else {
             return Ok(());
         };
-        let mut ended = instance.ended();
         process::kill(instance.pidfd.as_fd()).map_err(|e| step("kill", e))?;
-        let gone = tokio::time::timeout(KILL_MAX, ended.wait_for(|ended| *ended)).await;
-        match gone {
-            Ok(_) => Ok(()),
-            Err(_) => Err(step("kill", "processes of the sandbox do not end")),
+        if tokio::time::timeout(KILL_SOON, instance.wait_end())
+            .await
+            .is_ok()
+        {
+            return Ok(());
         }
+        // A version 1 freezer holds back even SIGKILL; this thaws.
+        let group = self.cgroup(id);
+        blocking(move || group.kill_all().map_err(|e| step("kill the cgroup", e))).await?;
+        tokio::time::timeout(KILL_MAX, instance.wait_end())
+            .await
+            .map_err(|_| step("kill", "processes of the sandbox do not end"))
+    }
+
+    /// Ends it and removes all that it had on the machine. May be repeated. The caller holds its
+    /// lock.
+    pub(crate) async fn end(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
+        self.kill(id).await?;
+        if let Some(slot) = self.slots.of(id) {
+            self.network.detach(slot);
+        }
+        let (shared, removed) = (Arc::clone(self), id.clone());
+        blocking(move || shared.remove_traces(&removed)).await?;
+        self.lock().remove(id);
+        // The next holder's network waits for the detachment.
+        self.slots.give(id);
+        Ok(())
     }
 
     /// Removes files and cgroups. Blocking; everything may be gone already.
@@ -206,42 +250,44 @@ impl Driver for NativeDriver {
     }
 
     async fn launch(&self, spec: LaunchSpec) -> Result<Launched> {
-        if self.shared.instance(&spec.id).is_ok() {
-            return Err(DriverError::AlreadyExists {
-                id: spec.id.to_string(),
-            });
+        let (shared, id) = (Arc::clone(&self.shared), spec.id.clone());
+        let held = shared.locks.lock(&id).await;
+        // A task of its own: a caller that goes away must not leave half a sandbox behind, which
+        // the launcher would finish without anybody knowing.
+        let work = tokio::spawn(async move {
+            let _held = held;
+            crate::launch::launch(&shared, spec).await
+        });
+        match work.await {
+            Ok(result) => result,
+            Err(panicked) => {
+                self.destroy(&id).await?;
+                Err(step("launch", panicked))
+            }
         }
-        crate::launch::launch(&self.shared, spec).await
     }
 
     async fn adopt(&self, id: &SandboxId, _instance: &InstanceState) -> Result<Adopted> {
         // The driver's own note is newer than the engine's record: it was written first.
         let instance = self.shared.instance(id)?;
-        if *instance.ended().borrow() {
+        let ended = instance.has_ended();
+        if ended.map_err(|e| step("look at the sandbox", e))? {
             return Err(DriverError::NotFound { id: id.to_string() });
         }
         Ok(Adopted {
-            instance: instance.note.to_instance(),
+            instance: instance.note_now().to_instance(),
         })
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
-        self.shared.kill(id).await?;
-        let slot = self
-            .shared
-            .instance(id)
-            .ok()
-            .map(|instance| instance.note.slot);
-        if let Some(slot) = slot {
-            self.shared.network.detach(slot);
-        }
-        let (shared, removed) = (Arc::clone(&self.shared), id.clone());
-        blocking(move || shared.remove_traces(&removed)).await?;
-        self.shared.lock().remove(id);
-        if let Some(slot) = slot {
-            self.shared.slots.give(slot);
-        }
-        Ok(())
+        let held = self.shared.locks.lock(id).await;
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        // A task of its own, as for `launch`.
+        let work = tokio::spawn(async move {
+            let _held = held;
+            shared.end(&id).await
+        });
+        work.await.map_err(|e| step("destroy", e))?
     }
 
     async fn reconcile(&self, live: &[SandboxId]) -> Result<Vec<String>> {
@@ -254,31 +300,13 @@ impl Driver for NativeDriver {
             id: id.to_string(),
             detail: error.to_string(),
         };
-        // Once it listens, connecting takes microseconds: no need for another thread.
-        let at_once = socket::try_connect(&instance.root)
-            .and_then(|stream| socket::check_peer(stream, &instance.note.init));
-        let stream = match at_once {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(failed(error));
-            }
-            Err(_) => {
-                let instance = Arc::clone(&instance);
-                let connect = move || socket::connect(&instance.root, &instance.note.init);
-                tokio::task::spawn_blocking(connect)
-                    .await
-                    .map_err(|e| step("connect", e))?
-                    .map_err(failed)?
-            }
-        };
-        socket::into_tokio(stream).map_err(failed)
+        let stream = socket::connect(&instance.root, instance.note.init).await;
+        UnixStream::from_std(stream.map_err(failed)?).map_err(failed)
     }
 
     async fn exited(&self, id: &SandboxId) -> Result<String> {
         let instance = self.shared.instance(id)?;
-        let mut ended = instance.ended();
-        // An error means that the watching task is gone, and it goes only after the end.
-        let _ = ended.wait_for(|ended| *ended).await;
+        instance.wait_end().await;
         Ok(match process::exit_of(instance.pidfd.as_fd()) {
             Ok(Some(process::Exit::Code(code))) => format!("its init ended with code {code}"),
             Ok(Some(process::Exit::Signal(signal))) => {
@@ -291,15 +319,22 @@ impl Driver for NativeDriver {
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()> {
         let instance = self.shared.instance(id)?;
         let policy = wanted(&egress)?.policy;
-        self.shared
-            .network
-            .update(instance.note.slot, policy)
-            .await
-            .map_err(|e| step("replace the network rules", e))?;
-        let mut note = instance.note.clone();
+        let (notes, old) = (&self.shared.paths.notes, instance.note_now());
+        let mut note = old.clone();
         note.egress = (&egress).into();
-        note.write(&self.shared.paths.notes)
-            .map_err(|e| step("write the note", e))
+        // Before the rules: a server that dies in between applies them when it starts again.
+        note.write(notes).map_err(|e| step("write the note", e))?;
+        let updated = if self.shared.network.unavailable().is_some() {
+            require_network(&self.shared.capabilities, &egress)
+        } else {
+            let update = self.shared.network.update(old.slot, policy).await;
+            update.map_err(|e| step("replace the network rules", e))
+        };
+        match &updated {
+            Ok(()) => instance.set_egress(note.egress),
+            Err(_) => old.write(notes).map_err(|e| step("write the note", e))?,
+        }
+        updated
     }
 
     async fn usage(&self, id: &SandboxId) -> Result<Usage> {
@@ -332,12 +367,21 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(|e| step("worker", e))?
 }
 
+/// Egress that needs a network is refused where there is none; a sandbox that may reach nothing
+/// can be had everywhere.
+pub(crate) fn require_network(capabilities: &Capabilities, egress: &Egress) -> Result<()> {
+    if !egress.internet && egress.allow.is_empty() {
+        return Ok(());
+    }
+    require(
+        capabilities,
+        Capability::Network,
+        "a sandbox with a network",
+    )
+}
+
 /// What the driver cannot do here is refused before anything is made.
-pub(crate) fn require(
-    capabilities: &Capabilities,
-    capability: Capability,
-    what: &str,
-) -> Result<()> {
+fn require(capabilities: &Capabilities, capability: Capability, what: &str) -> Result<()> {
     match capabilities.why_missing(capability) {
         None => Ok(()),
         Some(why) => Err(DriverError::Unsupported {

@@ -27,6 +27,8 @@ pub enum StartError {
     Cgroups(#[source] io::Error),
     #[error("network.cidr or network.allow_private: {0}")]
     Network(String),
+    #[error("uid_base {base} does not leave room: it must be from {min} to {max}")]
+    UidBase { base: u32, min: u32, max: u32 },
     #[error("no free address block for sandboxes; set network.cidr")]
     NoSubnet,
 }

@@ -1,7 +1,7 @@
 //! A running sandbox, as the driver holds it in memory.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -9,12 +9,14 @@ use woodfrog_sandbox::DriverError;
 use woodfrog_types::SandboxId;
 
 use crate::error::step;
-use crate::note::Note;
+use crate::note::{Note, StoredEgress};
 use crate::socket::open_root;
 
 /// A running (or just ended) sandbox.
 pub(crate) struct Instance {
     pub(crate) note: Note,
+    /// The rules in force, which the note had when it was read.
+    egress: Mutex<StoredEgress>,
     /// Its root directory, for reaching the guest's socket.
     pub(crate) root: Arc<OwnedFd>,
     /// Its init.
@@ -41,6 +43,7 @@ impl Instance {
         let watched = pidfd.try_clone().map_err(failed)?;
         let ended = watch_end(watched).map_err(failed)?;
         Ok(Some(Self {
+            egress: Mutex::new(note.egress.clone()),
             note,
             root: Arc::new(root),
             pidfd: Arc::new(pidfd),
@@ -48,9 +51,31 @@ impl Instance {
         }))
     }
 
-    /// For waiting until its init has ended.
-    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
-        self.ended.clone()
+    /// The note with the rules in force.
+    pub(crate) fn note_now(&self) -> Note {
+        let mut note = self.note.clone();
+        let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
+        note.egress.clone_from(&egress);
+        note
+    }
+
+    /// Remembers the rules in force.
+    pub(crate) fn set_egress(&self, egress: StoredEgress) {
+        *self.egress.lock().unwrap_or_else(PoisonError::into_inner) = egress;
+    }
+
+    /// Returns once its init has ended, and never if that cannot be known any more: a runtime
+    /// that goes down ends the watching too, which must not look like the end of the sandbox.
+    pub(crate) async fn wait_end(&self) {
+        let mut ended = self.ended.clone();
+        if ended.wait_for(|ended| *ended).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether its init has ended.
+    pub(crate) fn has_ended(&self) -> std::io::Result<bool> {
+        woodfrog_linux::process::wait_ended(self.pidfd.as_fd(), std::time::Duration::ZERO)
     }
 
     /// Its id, if the note's is one.
@@ -70,7 +95,9 @@ fn watch_end(pidfd: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
     tokio::spawn(async move {
         // Ends early when nobody is interested any more.
         tokio::select! {
-            _ = pidfd.readable() => { sender.send_replace(true); }
+            ready = pidfd.readable() => if ready.is_ok() {
+                sender.send_replace(true);
+            },
             () = sender.closed() => {}
         }
     });

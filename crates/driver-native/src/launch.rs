@@ -17,13 +17,12 @@ use woodfrog_linux::seccomp::SeccompPolicy;
 use woodfrog_linux::skeleton::GUEST_PATH;
 use woodfrog_linux::{btrfs, idmap};
 use woodfrog_network::{DNS_ADDRESS, NetworkMode};
-use woodfrog_sandbox::{Capability, DriverError, LaunchSpec, Launched, Result};
-use woodfrog_types::SandboxId;
+use woodfrog_sandbox::{DriverError, LaunchSpec, Launched, Result};
 use woodfrog_types::template::SecurityOptions;
 
 use crate::ahead::Ahead;
-use crate::driver::{Shared, blocking, require};
-use crate::egress::wanted;
+use crate::driver::{Shared, blocking, require_network};
+use crate::egress::{Wanted, wanted};
 use crate::error::step;
 use crate::instance::Instance;
 use crate::note::Note;
@@ -34,66 +33,59 @@ const DISK_BYTES_MIN: u64 = 1 << 20;
 /// Smallest memory in which the guest and a shell run.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 
-/// Things of a sandbox that must go again if it does not come up.
-struct Undo<'a> {
-    shared: &'a Arc<Shared>,
-    id: SandboxId,
-    slot: u32,
-    armed: bool,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        self.shared.network.detach(self.slot);
-        if let Err(error) = self.shared.remove_traces(&self.id) {
-            tracing::error!(id = %self.id, %error, "a failed launch left something behind");
-        }
-        self.shared.slots.give(self.slot);
-    }
-}
-
-/// Makes a sandbox; on an error nothing of it is left.
+/// Makes a sandbox; on an error nothing of it is left. The caller holds its lock.
 pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Launched> {
+    let known = shared.instance(&spec.id).is_ok() || shared.slots.of(&spec.id).is_some();
+    if known || shared.paths.sandbox(&spec.id).exists() {
+        return Err(DriverError::AlreadyExists {
+            id: spec.id.to_string(),
+        });
+    }
     check(shared, &spec)?;
     let mut network = wanted(&spec.egress)?;
     if shared.network.unavailable().is_some() {
         network.mode = NetworkMode::None;
     }
-    let slot = shared.slots.take().ok_or_else(|| DriverError::Capacity {
-        detail: "every address is in use".into(),
-    })?;
-    let mut undo = Undo {
-        shared,
-        id: spec.id.clone(),
-        slot,
-        armed: true,
-    };
+    let slot = shared
+        .slots
+        .take(&spec.id)
+        .ok_or_else(|| DriverError::Capacity {
+            detail: "every address is in use".into(),
+        })?;
+    let made = make(shared, &spec, slot, network).await;
+    if made.is_err()
+        && let Err(error) = shared.end(&spec.id).await
+    {
+        // Its slot stays taken: whoever destroys it later frees it.
+        tracing::error!(id = %spec.id, %error, "a failed launch left something behind");
+    }
+    made
+}
+
+async fn make(
+    shared: &Arc<Shared>,
+    spec: &LaunchSpec,
+    slot: u32,
+    network: Wanted,
+) -> Result<Launched> {
     let mut clock = Clock::start();
     let no_namespace = |e: io::Error| step("network namespace", e);
     let namespace = shared.namespaces.take().await.map_err(no_namespace)?;
     Ahead::refill(&shared.namespaces);
     let attached = namespace.try_clone().map_err(no_namespace)?;
     let id = spec.id.as_str();
-    // Nothing that the launcher does depends on the link, and the other way round.
+    // Nothing that the launcher does depends on the link, and the other way round. Both are
+    // awaited to their ends: what one makes is not left behind by the other's failure.
     let (attachment, launched) = tokio::join!(
         (shared.network).attach(id, slot, attached, network.mode, network.policy),
-        start(shared, &spec, slot, &namespace, &mut clock),
+        start(shared, spec, slot, &namespace, &mut clock),
     );
     let launched = launched?;
-    let instance = hold(shared, &spec, slot, launched.identity)?;
+    attachment.map_err(|e| step("connect the network", e))?;
+    let instance = hold(shared, spec, slot, launched.identity)?;
     clock.lap("launch");
-    let note = instance.note.clone();
+    let state = instance.note.to_instance();
     shared.insert(&spec.id, instance);
-    if let Err(error) = attachment {
-        // Launched but not connected: ended like any other.
-        undo.armed = false;
-        end_half_made(shared, &spec.id).await;
-        return Err(step("connect the network", error));
-    }
-    undo.armed = false;
     let mut timings = clock.laps;
     let inner = launched
         .timing
@@ -104,7 +96,7 @@ pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Lau
     timings.push(("launcher", Duration::from_micros(inner)));
     tracing::debug!(id = %spec.id, steps = ?launched.timing.0, "launcher steps in microseconds");
     Ok(Launched {
-        instance: note.to_instance(),
+        instance: state,
         timings,
     })
 }
@@ -142,21 +134,8 @@ fn uid_base(shared: &Shared, slot: u32) -> u32 {
     shared.uid_base + slot * idmap::RANGE
 }
 
-async fn end_half_made(shared: &Arc<Shared>, id: &SandboxId) {
-    let driver = crate::driver::NativeDriver {
-        shared: Arc::clone(shared),
-    };
-    if let Err(error) = woodfrog_sandbox::Driver::destroy(&driver, id).await {
-        tracing::error!(%id, %error, "a failed launch left something behind");
-    }
-}
-
 fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
-    require(
-        &shared.capabilities,
-        Capability::Network,
-        "a sandbox with a network",
-    )?;
+    require_network(&shared.capabilities, &spec.egress)?;
     let resources = &spec.resources;
     let bad = |field: &str, detail: String| {
         Err(DriverError::Invalid {
@@ -198,7 +177,13 @@ fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<Group> {
     shared
         .cgroups
         .create(&format!("{}/{}", shared.group, spec.id), &limits)
-        .map_err(|e| step("make the cgroup", e))
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::Unsupported => DriverError::Unsupported {
+                what: "limiting a sandbox".into(),
+                hint: e.to_string(),
+            },
+            _ => step("make the cgroup", e),
+        })
 }
 
 fn files(shared: &Shared, spec: &LaunchSpec) -> io::Result<()> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, WaitOptions, waitpid};
 use tokio::sync::{Semaphore, oneshot};
 use woodfrog_linux::fdpass::{recv_with_fds, send_with_fds};
 use woodfrog_linux::launcher::{Call, Event, MAX_MESSAGE, Request, decode_reply, encode_request};
@@ -34,8 +35,8 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Takes over the socket of a started launcher.
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    /// Takes over the socket of a started launcher, and the duty to reap it.
+    pub(crate) fn new(socket: OwnedFd, process: Pid) -> io::Result<Self> {
         let launcher = Self {
             socket: Arc::new(socket),
             waiting: Arc::default(),
@@ -54,6 +55,9 @@ impl Launcher {
                 alive.store(false, Ordering::Release);
                 lock(&waiting).clear();
                 tracing::debug!(%reason, "a launcher is gone");
+                // Its end of the socket sees this one's, if it is still there.
+                let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
+                let _ = rustix::io::retry_on_intr(|| waitpid(Some(process), WaitOptions::empty()));
             })?;
         Ok(launcher)
     }
@@ -90,8 +94,19 @@ impl Launcher {
             Ok(Ok((Event::Failed(failure), _))) => Err(from_failure(failure)),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(step("launcher", "the launcher process ended")),
-            Err(_) => Err(step("launcher", "the launcher process does not answer")),
+            Err(_) => {
+                // Nor will it answer the next: it is replaced, and ends when it finds out.
+                self.close();
+                Err(step("launcher", "the launcher process does not answer"))
+            }
         }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // The thread that reads answers holds the socket, too.
+        self.close();
     }
 }
 

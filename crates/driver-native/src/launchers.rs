@@ -1,7 +1,7 @@
 //! The launcher processes: started by executing this binary again, replaced when one dies.
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use woodfrog_linux::launcher::start;
@@ -18,6 +18,7 @@ pub(crate) struct Launchers {
     program: CString,
     slots: Vec<Mutex<Arc<Launcher>>>,
     next: AtomicUsize,
+    closed: AtomicBool,
 }
 
 impl Launchers {
@@ -31,6 +32,7 @@ impl Launchers {
             program,
             slots,
             next: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -40,6 +42,9 @@ impl Launchers {
         let mut slot = self.slots[index]
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(step("launcher", "the driver is shutting down"));
+        }
         if !slot.is_alive() {
             tracing::warn!("a launcher process died; starting another");
             *slot = Arc::new(spawn(&self.program).map_err(|e| step("launcher", e))?);
@@ -49,6 +54,7 @@ impl Launchers {
 
     /// Makes them all end. Sandboxes go on.
     pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         for slot in &self.slots {
             slot.lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -60,7 +66,7 @@ impl Launchers {
 fn spawn(program: &CString) -> Result<Launcher, StartError> {
     let name = CString::new("woodfrog").map_err(|e| StartError::Launcher(e.into()))?;
     let subcommand = CString::new(SUBCOMMAND).map_err(|e| StartError::Launcher(e.into()))?;
-    let (socket, _child) = start(program.clone(), vec![name, subcommand])
+    let (socket, child) = start(program.clone(), vec![name, subcommand])
         .map_err(|e| StartError::Launcher(e.into()))?;
-    Launcher::new(socket).map_err(|e| StartError::Launcher(e.into()))
+    Launcher::new(socket, child.pid).map_err(|e| StartError::Launcher(e.into()))
 }

@@ -12,6 +12,7 @@ mod instance;
 mod launch;
 mod launcher;
 mod launchers;
+mod locks;
 mod note;
 mod paths;
 mod reconcile;

@@ -95,10 +95,15 @@ impl Note {
 
     /// Removes a note; none is fine.
     pub(crate) fn remove(dir: &Path, id: &SandboxId) -> io::Result<()> {
-        match fs::remove_file(Self::file(dir, id.as_str())) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let file = Self::file(dir, id.as_str());
+        // A server that died while it wrote left the other one.
+        for path in [file.with_extension("tmp"), file] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Every readable note of a folder.

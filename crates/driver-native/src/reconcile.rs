@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,11 +19,14 @@ const NETWORK_CHECK_EVERY: Duration = Duration::from_secs(5);
 pub(crate) async fn reconcile(driver: &NativeDriver, live: &[SandboxId]) -> Result<Vec<String>> {
     let live: HashSet<SandboxId> = live.iter().cloned().collect();
     let shared = Arc::clone(&driver.shared);
-    let found = blocking(move || Ok(found(&shared))).await?;
+    let found = blocking(move || found(&shared).map_err(|e| step("look for leftovers", e))).await?;
     let mut removed = Vec::new();
     for id in found.difference(&live) {
-        driver.destroy(id).await?;
-        removed.push(id.to_string());
+        match driver.destroy(id).await {
+            Ok(()) => removed.push(id.to_string()),
+            // The rest is not left lying about for its sake.
+            Err(error) => tracing::error!(%id, %error, "a leftover cannot be removed"),
+        }
     }
     let slots: Vec<u32> = live
         .iter()
@@ -58,18 +62,21 @@ pub(crate) async fn watch_network(shared: Weak<Shared>) {
 }
 
 /// Every sandbox of which there is anything on the machine.
-fn found(shared: &Shared) -> HashSet<SandboxId> {
-    let groups = shared.cgroups.list(&shared.group).unwrap_or_default();
-    let notes = names(&shared.paths.notes);
-    let folders = names(&shared.paths.sandboxes);
+fn found(shared: &Shared) -> io::Result<HashSet<SandboxId>> {
+    let groups = shared.cgroups.list(&shared.group)?;
+    let notes = names(&shared.paths.notes)?;
+    let folders = names(&shared.paths.sandboxes)?;
     let all = groups.into_iter().chain(notes).chain(folders);
-    all.filter_map(|name| name.trim_end_matches(".json").parse().ok())
-        .collect()
+    Ok(all
+        .filter_map(|name| {
+            let id = name.split_once('.').map_or(&*name, |(id, _)| id);
+            id.parse().ok()
+        })
+        .collect())
 }
 
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    let names: Vec<Option<String>> = names.collect::<io::Result<_>>()?;
+    Ok(names.into_iter().flatten().collect())
 }

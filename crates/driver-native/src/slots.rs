@@ -1,7 +1,9 @@
 //! Slots: small numbers that sandboxes' addresses and host ids are made from.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
+
+use woodfrog_types::SandboxId;
 
 /// A freed number rests until this many others are free: the link of its last sandbox takes the
 /// kernel some 20 ms to remove, and the next sandbox would wait for that.
@@ -17,7 +19,8 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 struct State {
     taken: BTreeSet<u32>,
-    /// Given back, the longest free first.
+    slots: HashMap<SandboxId, u32>,
+    /// Given back, the longest free first. All are below `fresh`.
     freed: VecDeque<u32>,
     /// From here on no number was given yet, but those taken at the start.
     fresh: u32,
@@ -25,10 +28,12 @@ struct State {
 
 impl Slots {
     /// Numbers from 1 to `max`, those of running sandboxes taken.
-    pub(crate) fn new(max: u32, taken: impl IntoIterator<Item = u32>) -> Self {
+    pub(crate) fn new(max: u32, taken: impl IntoIterator<Item = (SandboxId, u32)>) -> Self {
+        let slots: HashMap<SandboxId, u32> = taken.into_iter().collect();
         Self {
             state: Mutex::new(State {
-                taken: taken.into_iter().collect(),
+                taken: slots.values().copied().collect(),
+                slots,
                 freed: VecDeque::new(),
                 fresh: 1,
             }),
@@ -36,24 +41,34 @@ impl Slots {
         }
     }
 
-    /// A free number: the one that has been free for the longest time, or a new one.
-    pub(crate) fn take(&self) -> Option<u32> {
+    /// The number that has been free for the longest time, or a new one; `None` when there is
+    /// none.
+    pub(crate) fn take(&self, id: &SandboxId) -> Option<u32> {
         let mut state = self.lock();
-        let slot = match state.freed.len() {
-            0..=RESTING => state
-                .next_fresh(self.max)
-                .or_else(|| state.freed.pop_front()),
-            _ => state.freed.pop_front(),
-        }?;
+        let fresh = match state.freed.len() {
+            0..=RESTING => state.next_fresh(self.max),
+            _ => None,
+        };
+        let slot = fresh.or_else(|| state.freed.pop_front())?;
         state.taken.insert(slot);
+        state.slots.insert(id.clone(), slot);
         Some(slot)
     }
 
-    /// Frees a number.
-    pub(crate) fn give(&self, slot: u32) {
+    /// The number of a sandbox.
+    pub(crate) fn of(&self, id: &SandboxId) -> Option<u32> {
+        self.lock().slots.get(id).copied()
+    }
+
+    /// Frees the number of a sandbox; none is fine.
+    pub(crate) fn give(&self, id: &SandboxId) {
         let mut state = self.lock();
-        // One that was taken at the start comes up again as a fresh one, if that is still to be.
-        if state.taken.remove(&slot) && slot < state.fresh {
+        let Some(slot) = state.slots.remove(id) else {
+            return;
+        };
+        state.taken.remove(&slot);
+        // One that was taken at the start may still be to come up as a fresh one.
+        if slot < state.fresh {
             state.freed.push_back(slot);
         }
     }
@@ -82,41 +97,50 @@ impl State {
 mod tests {
     use super::*;
 
+    fn ids(count: usize) -> Vec<SandboxId> {
+        (0..count).map(|_| SandboxId::generate()).collect()
+    }
+
     #[test]
     fn each_number_is_given_once() {
-        let slots = Slots::new(4, [2]);
-        assert_eq!(
-            [slots.take(), slots.take(), slots.take()],
-            [Some(1), Some(3), Some(4)]
-        );
-        assert_eq!(slots.take(), None);
-        slots.give(3);
-        slots.give(2);
-        assert_eq!(
-            [slots.take(), slots.take(), slots.take()],
-            [Some(3), Some(2), None]
-        );
+        let ids = ids(6);
+        let slots = Slots::new(4, [(ids[0].clone(), 2)]);
+        let given: Vec<Option<u32>> = ids[1..4].iter().map(|id| slots.take(id)).collect();
+        assert_eq!(given, [Some(1), Some(3), Some(4)]);
+        assert_eq!(slots.take(&ids[4]), None);
+        assert_eq!(slots.of(&ids[4]), None);
+        slots.give(&ids[2]);
+        slots.give(&ids[2]);
+        slots.give(&ids[0]);
+        assert_eq!(slots.take(&ids[4]), Some(3));
+        assert_eq!(slots.of(&ids[4]), Some(3));
+        assert_eq!(slots.take(&ids[5]), Some(2));
+        assert_eq!(slots.take(&ids[0]), None);
     }
 
     #[test]
     fn a_number_taken_at_the_start_comes_back_once() {
-        let slots = Slots::new(3, [2]);
-        slots.give(2);
-        assert_eq!(
-            [slots.take(), slots.take(), slots.take(), slots.take()],
-            [Some(1), Some(2), Some(3), None]
-        );
+        let ids = ids(5);
+        let slots = Slots::new(3, [(ids[0].clone(), 2)]);
+        slots.give(&ids[0]);
+        let given: Vec<Option<u32>> = ids[1..].iter().map(|id| slots.take(id)).collect();
+        assert_eq!(given, [Some(1), Some(2), Some(3), None]);
     }
 
     #[test]
     fn a_freed_number_rests() {
         let slots = Slots::new(1000, []);
-        for round in 1..200 {
-            let slot = slots.take().unwrap();
-            assert!(round > RESTING as u32 + 1 || slot == round);
-            slots.give(slot);
-        }
-        // All of them were used in turn.
-        assert_eq!(slots.lock().freed.len(), RESTING + 1);
+        let rounds = RESTING as u32 * 3;
+        let given: Vec<u32> = ids(rounds as usize)
+            .iter()
+            .map(|id| {
+                let slot = slots.take(id).unwrap();
+                slots.give(id);
+                slot
+            })
+            .collect();
+        let period = RESTING as u32 + 1;
+        let expected: Vec<u32> = (0..rounds).map(|round| round % period + 1).collect();
+        assert_eq!(given, expected);
     }
 }

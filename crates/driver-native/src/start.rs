@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use woodfrog_linux::cgroup::Hierarchies;
+use woodfrog_linux::idmap;
 use woodfrog_linux::pool::Pool;
 use woodfrog_linux::skeleton;
 use woodfrog_network::{Cidr, Live, Network, NetworkConfig, Subnet, choose_subnet, default_denied};
@@ -37,6 +38,9 @@ pub struct NativeOptions {
     /// grace period when they join their cgroups (version 1 only).
     pub favor_moves: bool,
 }
+
+/// The last slot that has addresses.
+const SLOT_LAST: u32 = woodfrog_network::names::MAX_SLOTS - 1;
 
 /// What is left to the rest of the disk when the image's size is not given.
 const POOL_SHARE_OF_FREE: u64 = 90;
@@ -176,10 +180,25 @@ pub(crate) fn running(notes: Vec<Note>) -> HashMap<SandboxId, Instance> {
         .collect()
 }
 
-/// Slots that are not free: those of running sandboxes.
-pub(crate) fn slots(running: &HashMap<SandboxId, Instance>) -> Slots {
-    let taken = running.values().map(|instance| instance.note.slot);
-    Slots::new(woodfrog_network::names::MAX_SLOTS, taken)
+/// Slots that are not free: those of running sandboxes, whether or not they can be taken over.
+pub(crate) fn slots(notes: &[Note]) -> Slots {
+    let taken = notes
+        .iter()
+        .filter_map(|note| Some((note.id.parse().ok()?, note.slot)));
+    Slots::new(SLOT_LAST, taken)
+}
+
+/// Every slot's range of host ids must exist, and none may be the host's own.
+pub(crate) fn check_uid_base(base: u32) -> Result<(), StartError> {
+    let end = u64::from(base) + u64::from(SLOT_LAST + 1) * u64::from(idmap::RANGE);
+    if base >= idmap::RANGE && end <= u64::from(u32::MAX) {
+        return Ok(());
+    }
+    Err(StartError::UidBase {
+        base,
+        min: idmap::RANGE,
+        max: u32::MAX - (SLOT_LAST + 1) * idmap::RANGE,
+    })
 }
 
 /// What this machine can give.
@@ -218,4 +237,21 @@ pub(crate) fn cgroups(options: &NativeOptions) -> Result<Hierarchies, StartError
 /// The launcher processes.
 pub(crate) fn launchers(options: &NativeOptions) -> Result<Launchers, StartError> {
     Launchers::start(options.launchers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ids_stay_clear_of_the_host_and_of_the_end() {
+        let Err(StartError::UidBase { min, max, .. }) = check_uid_base(0) else {
+            panic!("0 is the host's root");
+        };
+        assert!(check_uid_base(min).is_ok());
+        assert!(check_uid_base(max).is_ok());
+        assert!(check_uid_base(min - 1).is_err());
+        assert!(check_uid_base(max + 1).is_err());
+        assert!(max.checked_add(SLOT_LAST * idmap::RANGE).is_some());
+    }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{TestGuest, collect, eventually, sh, until};
+use common::{TestGuest, collect, end_guest, eventually, sh, until};
 use sha2::{Digest, Sha256};
 use woodfrog_guest_client::{ProcessEvent, proto::*};
 
@@ -327,6 +327,38 @@ async fn stdin_is_ordered_and_repeatable() {
         .await
         .unwrap();
     collect(&mut stream).await;
+}
+
+#[tokio::test]
+async fn input_that_ends_its_process_was_taken() {
+    let guest = TestGuest::start().await;
+    let request = StartRequest {
+        stdin: StdinMode::Open,
+        ..sh("read x; exit 7")
+    };
+    let mut stream = guest.client.start(request).await.unwrap();
+    let id = ProcessRef::Id(stream.started().id);
+    let mut writer = guest.client.open_stdin(id, None).await.unwrap();
+    writer.write(b"go\n").await.unwrap();
+    let all = collect(&mut stream).await;
+    assert_eq!(all.end().exit, Exit::Exited { code: 7 });
+    // The end of the input comes after the end of the process.
+    assert_eq!(writer.finish().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn ends_with_everything_it_started() {
+    let mut guest = TestGuest::start().await;
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$; while :; do sleep 1; done' & wait";
+    let mut stream = guest.client.start(sh(script)).await.unwrap();
+    let pid = until(&mut stream, "\n").await.out().trim().to_owned();
+    let alive = format!("/proc/{pid}/exe");
+    assert!(std::fs::read_link(&alive).is_ok());
+    end_guest(&mut guest.child);
+    eventually("the daemon lives on", async || {
+        std::fs::read_link(&alive).is_err()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -91,6 +91,13 @@ async fn connects_to_ports_inside() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        // Bound and not listening: no other program of this machine answers there in its place.
+        let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+        if address.starts_with('[') {
+            reserved
+                .bind(([127, 0, 0, 1], port).into())
+                .expect("a port that is free for both");
+        }
         assert!(
             guest
                 .client

@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait, waitpid};
+use rustix::process::{Signal, WaitOptions, kill_process, wait};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
     task::LocalSet,
 };
 
+mod census;
 mod conn;
 mod error;
 mod files;
@@ -37,13 +38,15 @@ const HELPER_IDLE: Duration = Duration::from_secs(2);
 const HELPER_STACK: usize = 256 << 10;
 /// Between asking processes to end and ending them.
 const TERMINATION: Duration = Duration::from_secs(2);
+const KILL_PASSES: usize = 8;
 
 /// Whether the guest is the init of its PID namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Reaps every orphan; at SIGTERM ends every process of the namespace.
     Init,
-    /// Reaps its own children only; at SIGTERM ends those.
+    /// For tests, beside other programs: adopts the orphans of its processes, so that at SIGTERM
+    /// it can end every descendant, daemons included.
     Plain,
 }
 
@@ -68,6 +71,9 @@ pub struct Options {
 /// Serves until SIGTERM (then ends the processes and returns) or an error at the start.
 pub fn run(options: &Options) -> io::Result<()> {
     woodfrog_linux::selfctl::set_undumpable()?;
+    if options.role == Role::Plain {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    }
     // Whatever started us had its own idea of this.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -93,7 +99,7 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
     tokio::task::spawn_local(serve::serve(guest.clone(), listener));
     loop {
         tokio::select! {
-            _ = child.recv() => reap(&guest, options.role),
+            _ = child.recv() => reap(&guest),
             _ = term.recv() => break,
         }
     }
@@ -128,58 +134,37 @@ fn inherited(number: RawFd) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-fn reap(guest: &Guest, role: Role) {
+fn reap(guest: &Guest) {
     let processes = guest.processes.borrow();
-    match role {
-        Role::Init => {
-            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-                processes.reaped(pid, status);
-            }
-        }
-        Role::Plain => {
-            for pid in processes.unreaped() {
-                if let Ok(Some((pid, status))) = waitpid(Some(pid), WaitOptions::NOHANG) {
-                    processes.reaped(pid, status);
-                }
-            }
-        }
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        processes.reaped(pid, status);
     }
 }
 
 /// Asks every process to end, and ends those that do not.
 async fn terminate(guest: &Guest, role: Role, child: &mut tokio::signal::unix::Signal) {
-    let everyone = |signal| match role {
+    let others = || match role {
         // Everything in the namespace but us.
-        Role::Init => {
-            for pid in all_pids() {
-                let _ = kill_process(pid, signal);
-            }
-        }
-        Role::Plain => {
-            for pid in guest.processes.borrow().unreaped() {
-                let _ = rustix::process::kill_process_group(pid, signal);
-            }
+        Role::Init => census::all(),
+        Role::Plain => census::descendants(rustix::process::getpid()),
+    };
+    let everyone = |signal| {
+        for pid in others() {
+            let _ = kill_process(pid, signal);
         }
     };
     everyone(Signal::TERM);
     let gone = async {
-        while !guest.processes.borrow().unreaped().is_empty() {
+        while !others().is_empty() {
             child.recv().await;
-            reap(guest, role);
+            reap(guest);
         }
     };
     if tokio::time::timeout(TERMINATION, gone).await.is_err() {
-        everyone(Signal::KILL);
+        // What forks faster than one pass sees is met by the next.
+        for _ in 0..KILL_PASSES {
+            everyone(Signal::KILL);
+            reap(guest);
+        }
     }
-}
-
-fn all_pids() -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| *pid > 1)
-        .filter_map(Pid::from_raw)
-        .collect()
 }

@@ -21,6 +21,16 @@ pub enum Status {
     Missing,
 }
 
+/// Whether the server can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// No sandbox without it.
+    Required,
+    /// Something is lost without it.
+    Optional,
+}
+
 /// One capability.
 #[derive(Debug, Clone, Serialize)]
 pub struct Probe {
@@ -34,6 +44,10 @@ pub struct Probe {
     pub cost: &'static str,
     /// How to get it.
     pub remedy: &'static str,
+    /// Whether the server can do without.
+    pub need: Need,
+    /// Debian packages that bring it, as far as packages can.
+    pub packages: &'static [&'static str],
 }
 
 /// What a probe is about, before it has run.
@@ -41,21 +55,47 @@ struct Subject {
     name: &'static str,
     cost: &'static str,
     remedy: &'static str,
+    need: Need,
+    packages: &'static [&'static str],
 }
 
 impl Subject {
     const fn new(name: &'static str, cost: &'static str, remedy: &'static str) -> Self {
-        Self { name, cost, remedy }
+        Self {
+            name,
+            cost,
+            remedy,
+            need: Need::Optional,
+            packages: &[],
+        }
+    }
+
+    const fn required(mut self) -> Self {
+        self.need = Need::Required;
+        self
+    }
+
+    const fn packages(mut self, packages: &'static [&'static str]) -> Self {
+        self.packages = packages;
+        self
     }
 
     fn found(&self, status: Status, detail: impl Into<String>) -> Probe {
-        let Self { name, cost, remedy } = *self;
+        let Self {
+            name,
+            cost,
+            remedy,
+            need,
+            packages,
+        } = *self;
         Probe {
             name,
             status,
             detail: detail.into(),
             cost,
             remedy,
+            need,
+            packages,
         }
     }
 
@@ -84,6 +124,8 @@ pub fn all(state_dir: &Path) -> Vec<Probe> {
         kernel::soft_dirty(),
         kernel::pidfd_info(),
         programs::nft(),
+        programs::veth(),
+        programs::bootstrap(),
         programs::criu(),
         programs::runsc(),
         programs::archivers(),

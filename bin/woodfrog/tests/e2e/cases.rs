@@ -18,7 +18,8 @@ pub(crate) fn all() -> Vec<Case> {
 /// `bail!` with what was seen unless `condition` holds.
 macro_rules! check {
     ($condition:expr, $($seen:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             anyhow::bail!("not so: {}\n{}", stringify!($condition), format_args!($($seen)+));
         }
     };

@@ -17,7 +17,11 @@ pub(crate) const CASES: &[Case] = &[
 
 fn fork_bomb(context: &Context) -> Result<()> {
     let server = &context.server;
-    let (bad, good) = (server.create(&["base"])?, server.create(&["base"])?);
+    // Enough memory for all of them: here the other limit is meant.
+    let (bad, good) = (
+        server.create(&["base", "--memory", "3GiB"])?,
+        server.create(&["base"])?,
+    );
     let script = "python3 -c '
 import os, sys
 made = 0

@@ -82,9 +82,23 @@ impl TestGuest {
 
 impl Drop for TestGuest {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end_guest(&mut self.child);
     }
+}
+
+/// Ends a guest with everything it started: it does that itself when it is asked to end.
+pub fn end_guest(child: &mut Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Built by cargo beside this test's directory.

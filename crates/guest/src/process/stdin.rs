@@ -1,6 +1,6 @@
 //! Input of a process: ordered, back-pressured, and safe to repeat.
 
-use std::{io, os::fd::OwnedFd, rc::Rc};
+use std::{io, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use rustix::io::{Errno, write};
 use tokio::io::unix::AsyncFd;
@@ -12,6 +12,9 @@ use crate::{
     error::{OpResult, fail, invalid, system},
     guest::Guest,
 };
+
+/// How long after the end of its process an input operation waits for its own end.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 enum Target {
     Closed,
@@ -96,8 +99,9 @@ pub(crate) async fn feed(
     let mut received = 0u64;
     loop {
         let frame = tokio::select! {
+            biased;
             frame = conn.recv() => frame,
-            _ = process.wait_exit(), if process.exit.get().is_none() => {
+            () = over(&process), if process.exit.get().is_none() => {
                 stdin.close();
                 return Err(process.gone());
             }
@@ -121,6 +125,13 @@ pub(crate) async fn feed(
     // A host that does not wait for the answer has its reasons.
     let _ = conn.send(FrameKind::End, &position).await;
     Ok(())
+}
+
+/// The process has ended, and a host that was about to say "that was all" has had its time: input
+/// that ends its reader (`exit`) was delivered like any other.
+async fn over(process: &Process) {
+    let (_, at) = process.wait_exit().await;
+    tokio::time::sleep_until(at + LAST_WORD).await;
 }
 
 /// Writes what of `at..` the process does not have yet.

@@ -34,15 +34,6 @@ impl Table {
         self.running.len()
     }
 
-    /// Pids whose exit is not known yet.
-    pub(crate) fn unreaped(&self) -> Vec<Pid> {
-        self.running
-            .values()
-            .filter(|p| p.exit.get().is_none())
-            .map(|p| p.pid)
-            .collect()
-    }
-
     /// Records a reaped child; a stranger's (an orphan's) is of no interest.
     pub(crate) fn reaped(&self, pid: Pid, status: WaitStatus) {
         let exit = match (status.exit_status(), status.terminating_signal()) {

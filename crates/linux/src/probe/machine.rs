@@ -31,7 +31,8 @@ pub(super) fn privileges() -> Probe {
         "privileges",
         "sandboxes cannot be made at all",
         "run as root, in a container with --privileged",
-    );
+    )
+    .required();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()
@@ -65,7 +66,8 @@ pub(super) fn user_namespaces() -> Probe {
         "user namespaces",
         "sandboxes cannot be made at all",
         "sysctl user.max_user_namespaces above 0, CONFIG_USER_NS",
-    );
+    )
+    .required();
     subject.from(idmap::mapping_namespace(TRIAL_BASE).map(|_| "mapped".to_owned()))
 }
 
@@ -75,12 +77,14 @@ pub(super) fn overlay(state_dir: &Path) -> Vec<Probe> {
         "id-mapped mounts",
         "sandboxes cannot be made on this file system",
         "keep the data on ext4, xfs or btrfs, kernel 5.19 or later",
-    );
+    )
+    .required();
     let layered = Subject::new(
         "overlay",
         "sandboxes cannot be made",
         "kernel 6.13 or later with CONFIG_OVERLAY_FS",
-    );
+    )
+    .required();
     match try_overlay(state_dir) {
         Ok(()) => vec![
             mapped.found(Status::Ok, "works here"),
@@ -186,7 +190,8 @@ pub(super) fn seccomp() -> Probe {
         "seccomp",
         "sandboxes cannot be made: their system calls would be unfiltered",
         "a kernel with CONFIG_SECCOMP_FILTER",
-    );
+    )
+    .required();
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
     subject.from(actions.and_then(|actions| {
         Filter::new(SeccompPolicy::default())?;
@@ -199,7 +204,8 @@ pub(super) fn network_namespaces() -> Probe {
         "network namespaces",
         "sandboxes cannot be made",
         "a kernel with CONFIG_NET_NS",
-    );
+    )
+    .required();
     subject.from(netns::create().map(|_| "made, with loopback up".to_owned()))
 }
 
@@ -222,7 +228,8 @@ pub(super) fn pool(state_dir: &Path) -> Probe {
         "btrfs pool",
         "no limits on disk use; checkpoints copy files",
         "install btrfs-progs, with btrfs and loop in the kernel, or keep the data on btrfs",
-    );
+    )
+    .packages(&["btrfs-progs", "util-linux"]);
     if btrfs::is_btrfs(state_dir).unwrap_or(false) {
         return subject.found(Status::Ok, "the data directory is on btrfs");
     }

@@ -55,11 +55,63 @@ pub(super) fn nft() -> Probe {
         "nftables",
         "sandboxes have no way out, and no rules about it",
         "install nftables; a kernel with CONFIG_NF_TABLES",
-    );
-    subject.from(
-        output(&["nft", "list", "tables"])
-            .and_then(|_| Ok(output(&["nft", "--version"])?.trim().to_owned())),
     )
+    .packages(&["nftables"]);
+    subject.from(try_nft())
+}
+
+/// One transaction that leaves nothing: the kernel must know tables, NAT and sets of addresses.
+fn try_nft() -> io::Result<String> {
+    let table = format!("inet woodfrog_probe_{}", std::process::id());
+    let transaction = format!(
+        "add table {table}; \
+         add chain {table} out {{ type nat hook postrouting priority 100; }}; \
+         add set {table} deny {{ type ipv4_addr; flags interval; }}; \
+         add rule {table} out ip daddr @deny masquerade; \
+         delete table {table}"
+    );
+    output(&["nft", &transaction])?;
+    Ok(output(&["nft", "--version"])?.trim().to_owned())
+}
+
+/// Makes a pair of interfaces and removes it.
+pub(super) fn veth() -> Probe {
+    let subject = Subject::new(
+        "veth",
+        "sandboxes have no network but their own loopback",
+        "a kernel with CONFIG_VETH; install iproute2 to try it",
+    )
+    .packages(&["iproute2"]);
+    if find("ip").is_none() {
+        return subject.found(Status::Degraded, "could not be tried: no `ip`");
+    }
+    let (near, far) = (
+        format!("wfp{}a", std::process::id()),
+        format!("wfp{}b", std::process::id()),
+    );
+    let made = output(&[
+        "ip", "link", "add", &near, "type", "veth", "peer", "name", &far,
+    ]);
+    let removed = made.and_then(|_| output(&["ip", "link", "delete", &near]));
+    subject.from(removed.map(|_| "made and removed".to_owned()))
+}
+
+/// What makes the base template.
+pub(super) fn bootstrap() -> Probe {
+    let subject = Subject::new(
+        "mmdebstrap",
+        "the base template cannot be made on this machine; import one",
+        "install mmdebstrap and util-linux",
+    )
+    .packages(&["mmdebstrap", "util-linux"]);
+    let lacking: Vec<&str> = ["mmdebstrap", "unshare"]
+        .into_iter()
+        .filter(|name| find(name).is_none())
+        .collect();
+    if lacking.is_empty() {
+        return subject.found(Status::Ok, "there");
+    }
+    subject.found(Status::Missing, format!("no {}", lacking.join(", no ")))
 }
 
 pub(super) fn criu() -> Probe {
@@ -67,7 +119,8 @@ pub(super) fn criu() -> Probe {
         "CRIU",
         "no checkpoints of memory: pausing keeps it resident",
         "install criu 4.2 or later",
-    );
+    )
+    .packages(&["criu"]);
     let found = match output(&["criu", "--version"]) {
         Ok(text) => text,
         Err(error) => return subject.found(Status::Missing, error.to_string()),
@@ -84,7 +137,10 @@ pub(super) fn criu() -> Probe {
             );
             subject.found(Status::Degraded, detail)
         }
-        (Some(criu), _) => subject.found(Status::Ok, format!("{}.{}", criu.0, criu.1)),
+        (Some(criu), _) => match output(&["criu", "check"]) {
+            Ok(_) => subject.found(Status::Ok, format!("{}.{}", criu.0, criu.1)),
+            Err(error) => subject.found(Status::Degraded, error.to_string()),
+        },
         (None, _) => subject.found(Status::Missing, "tells no version"),
     }
 }
@@ -100,7 +156,8 @@ pub(super) fn archivers() -> Probe {
         "tar and gzip",
         "checkpoints fail: CRIU calls them for memory file systems",
         "install tar and gzip",
-    );
+    )
+    .packages(&["tar", "gzip"]);
     let lacking: Vec<&str> = ["tar", "gzip"]
         .into_iter()
         .filter(|name| find(name).is_none())

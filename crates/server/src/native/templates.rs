@@ -9,6 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_engine::TemplateView;
 use woodfrog_types::key::Principal;
+use woodfrog_types::limits::PAGE_ITEMS_MAX;
+use woodfrog_types::page::PageRequest;
+use woodfrog_types::template::DEFAULT_TAG;
 use woodfrog_types::{BuildId, Code, Fault, TemplateId};
 use woodfrog_wire::native::page::{Page, PageQuery};
 use woodfrog_wire::native::problem::Problem;
@@ -26,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(builds))
         .routes(routes!(build))
         .routes(routes!(log))
+        .routes(routes!(prepare))
         .merge(import::routes())
 }
 
@@ -139,6 +143,65 @@ async fn log(
         next: after + lines.len() as u64,
         items: lines.into_iter().map(Into::into).collect(),
     }))
+}
+
+/// The build that decides whether a template can be used: that of its default tag (or `:tag`),
+/// else its newest. The server's own `base` is made if it is not there; poll the build.
+#[utoipa::path(
+    post, path = "/templates/{name}/prepare", operation_id = "template_prepare",
+    tag = "templates", params(("name" = String, Path)),
+    responses((status = 202, body = Build), (status = "default", body = Problem))
+)]
+async fn prepare(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Segments(name): Segments<String>,
+) -> Result<(StatusCode, Json<Build>)> {
+    let resolved = app.engine.template_resolve(&principal, &name).await;
+    let builtin = match &resolved {
+        Ok(view) => view.template.workspace.is_none(),
+        Err(fault) => fault.code == Code::TemplateNotFound && name == BASE,
+    };
+    if builtin {
+        let view = app.engine.template_base().await?;
+        return Ok((StatusCode::ACCEPTED, Json(view.build.into())));
+    }
+    let build = wanted_build(&app, &principal, &name, resolved?).await?;
+    Ok((StatusCode::ACCEPTED, Json(build)))
+}
+
+/// The server's own template.
+const BASE: &str = "base";
+
+async fn wanted_build(
+    app: &App,
+    principal: &Principal,
+    name: &str,
+    view: TemplateView,
+) -> std::result::Result<Build, Fault> {
+    let template = view.template;
+    let tag = name.split_once(':').map(|(_, tag)| tag);
+    if let Some(id) = template.tags.get(tag.unwrap_or(DEFAULT_TAG)) {
+        let found = app.engine.build_fetch(principal, &template.id, id).await?;
+        return Ok(found.build.into());
+    }
+    let newest = PageRequest {
+        limit: PAGE_ITEMS_MAX,
+        cursor: None,
+    };
+    let builds = app
+        .engine
+        .build_list(principal, &template.id, newest)
+        .await?
+        .items;
+    builds
+        .into_iter()
+        .find(|build| tag.is_none_or(|tag| build.tags.iter().any(|known| known == tag)))
+        .map(Into::into)
+        .ok_or_else(|| {
+            let message = format!("template '{name}' has no build; build it first");
+            Fault::new(Code::TemplateNotReady, message)
+        })
 }
 
 async fn ids(

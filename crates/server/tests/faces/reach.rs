@@ -48,8 +48,16 @@ impl RealGuest {
 
 impl Drop for RealGuest {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        // At SIGTERM it ends everything that it started.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let began = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if began.elapsed() > Duration::from_secs(20) {
+                drop(self.child.kill());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use woodfrog_types::{BuildId, Fault, Timestamp};
 use super::ENVD_VERSION;
 
 /// Body of the create route.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NewTemplate {
     pub name: Option<String>,
@@ -53,7 +53,7 @@ impl NewTemplate {
 }
 
 /// Reply of the create route.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TemplateRequested {
     #[serde(rename = "templateID")]
     pub template_id: String,
@@ -80,7 +80,7 @@ impl TemplateRequested {
 }
 
 /// Reply of the file route: where to upload an archive, unless it is there.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FileUpload {
     pub present: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,7 +88,7 @@ pub struct FileUpload {
 }
 
 /// Body of the route that starts a build.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BuildStart {
     pub from_image: Option<String>,
@@ -101,7 +101,7 @@ pub struct BuildStart {
 }
 
 /// One step of a build, not yet understood.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     #[serde(rename = "type")]

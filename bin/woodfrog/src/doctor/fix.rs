@@ -1,0 +1,83 @@
+//! Installing what is missing, from Debian's packages.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::process::Command;
+
+use woodfrog_cli::output;
+use woodfrog_linux::probe::{Probe, Status};
+
+/// Packages that would bring something that is missing.
+pub(super) fn wanted(probes: &[Probe]) -> Vec<&'static str> {
+    let missing = probes
+        .iter()
+        .filter(|probe| probe.status == Status::Missing);
+    let packages: BTreeSet<&str> = missing.flat_map(|probe| probe.packages).copied().collect();
+    packages.into_iter().collect()
+}
+
+/// Installs the packages one by one, so that one that this release lacks does not cost the others;
+/// its own output is the progress.
+///
+/// # Errors
+/// There is no apt-get.
+pub(super) fn install(packages: &[&str]) -> io::Result<()> {
+    output::note(&format!("installing {}", packages.join(", ")));
+    if !apt(&["update"])? {
+        output::note("the lists of packages could not be brought up to date; trying with the old");
+    }
+    for package in packages {
+        if !apt(&["install", "--yes", "--no-install-recommends", package])? {
+            output::note(&format!("{package} could not be installed"));
+        }
+    }
+    Ok(())
+}
+
+fn apt(args: &[&str]) -> io::Result<bool> {
+    // Standard output is for what the doctor found.
+    let status = Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(std::process::Stdio::null())
+        .stdout(io::stderr())
+        .status();
+    match status {
+        Ok(status) => Ok(status.success()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(io::Error::other(
+            "there is no apt-get here; install what is missing with the system's own means",
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use woodfrog_linux::probe::Need;
+
+    use super::*;
+
+    fn probe(status: Status, packages: &'static [&'static str]) -> Probe {
+        Probe {
+            name: "x",
+            status,
+            detail: String::new(),
+            cost: "",
+            remedy: "",
+            need: Need::Optional,
+            packages,
+        }
+    }
+
+    #[test]
+    fn only_what_is_missing_is_installed_and_once() {
+        let probes = [
+            probe(Status::Missing, &["b", "a"]),
+            probe(Status::Missing, &["a"]),
+            probe(Status::Ok, &["c"]),
+            probe(Status::Degraded, &["d"]),
+            probe(Status::Missing, &[]),
+        ];
+        assert_eq!(wanted(&probes), ["a", "b"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Commands about sandboxes.
+
+use clap::{Args, Subcommand};
+
+use super::{Target, pair, size};
+
+#[derive(Debug, Subcommand)]
+pub enum SandboxCommand {
+    /// Create a sandbox and print its id.
+    Create(CreateArgs),
+    /// List sandboxes, newest first.
+    List {
+        /// KEY=VALUE that must match, repeatable.
+        #[arg(long = "metadata", short = 'm', value_name = "KEY=VALUE", value_parser = pair)]
+        metadata: Vec<(String, String)>,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show one sandbox.
+    Show {
+        id: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Run a command in a sandbox; its output and exit code become this command's.
+    ///
+    /// Exits with 125 if the command could not be run, and with 128 + N if signal N ended it.
+    Exec(ExecArgs),
+    /// Open a terminal in a sandbox.
+    Shell {
+        id: String,
+        /// User inside.
+        #[arg(long, short = 'u')]
+        user: Option<String>,
+        /// Working directory.
+        #[arg(long, short = 'w')]
+        cwd: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Copy a file into or out of a sandbox: one side is `ID:PATH`, `-` is standard input or output.
+    Cp {
+        from: String,
+        to: String,
+        /// User inside: whose home relative paths begin in, and who owns a new file.
+        #[arg(long, short = 'u')]
+        user: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Delete sandboxes.
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Template name or id.
+    #[arg(default_value = "base")]
+    pub template: String,
+    /// Seconds until it ends by itself; 0 is never.
+    #[arg(long, default_value_t = 3600)]
+    pub timeout: u32,
+    /// KEY=VALUE, repeatable.
+    #[arg(long = "metadata", short = 'm', value_name = "KEY=VALUE", value_parser = pair)]
+    pub metadata: Vec<(String, String)>,
+    /// KEY=VALUE for every process inside, repeatable.
+    #[arg(long = "env", short = 'e', value_name = "KEY=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    /// No access to the outside.
+    #[arg(long)]
+    pub no_internet: bool,
+    /// vCPUs [default: the template's].
+    #[arg(long)]
+    pub cpus: Option<u32>,
+    /// Memory: `512MiB` [default: the template's].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Disk above the template: `10GiB` [default: the template's].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub disk: Option<u64>,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    pub id: String,
+    /// User inside.
+    #[arg(long, short = 'u')]
+    pub user: Option<String>,
+    /// Working directory.
+    #[arg(long, short = 'w')]
+    pub cwd: Option<String>,
+    /// KEY=VALUE, repeatable.
+    #[arg(long = "env", short = 'e', value_name = "KEY=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    /// Seconds after which it is killed; 0 is never.
+    #[arg(long, default_value_t = 0)]
+    pub timeout: u32,
+    /// Send this process's standard input.
+    #[arg(long, short = 'i')]
+    pub stdin: bool,
+    #[command(flatten)]
+    pub target: Target,
+    /// The command and its arguments; one argument with spaces or shell characters is run by
+    /// `bash -l -c`.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}

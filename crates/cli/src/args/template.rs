@@ -1,0 +1,78 @@
+//! Commands about templates.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Target, pair, size};
+
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// List templates.
+    List {
+        /// At most this many.
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Wait until a template is ready; makes `base` on first use, with progress.
+    Prepare {
+        #[arg(default_value = "base")]
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Make a template from a root file system: a tarball, an OCI layout (folder or tar) or a
+    /// registry image.
+    Import {
+        /// Name of the template.
+        name: String,
+        /// FILE.tar[.gz|.zst], an OCI layout, or a registry reference such as `debian:12`.
+        source: String,
+        /// User at the registry; the password is read from WOODFROG_REGISTRY_PASSWORD.
+        #[arg(long, value_name = "NAME")]
+        registry_user: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Build a template from a file of steps (a Dockerfile with FROM, COPY, RUN, ENV, ARG,
+    /// WORKDIR, USER and CMD).
+    Build(BuildArgs),
+    /// Delete a template and its builds; `name:tag` removes that tag only.
+    #[command(visible_alias = "rm")]
+    Delete {
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Name of the template.
+    pub name: String,
+    /// The folder that COPY reads from.
+    #[arg(default_value = ".")]
+    pub context: PathBuf,
+    /// The file [default: CONTEXT/Dockerfile].
+    #[arg(long, short = 'f')]
+    pub file: Option<PathBuf>,
+    /// NAME=VALUE of an ARG, repeatable.
+    #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = pair)]
+    pub build_args: Vec<(String, String)>,
+    /// Polled until it exits 0 before a sandbox counts as ready.
+    #[arg(long)]
+    pub ready_cmd: Option<String>,
+    /// vCPUs of its sandboxes.
+    #[arg(long)]
+    pub cpus: Option<u32>,
+    /// Memory of its sandboxes: `512MiB`.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Do not use cached layers.
+    #[arg(long)]
+    pub no_cache: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
