@@ -22,6 +22,7 @@ use woodfrog_sandbox::{
 use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
 
+use crate::ahead::Ahead;
 use crate::egress::wanted;
 use crate::error::{StartError, step};
 use crate::instance::Instance;
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) network: Network,
     pub(crate) launchers: Launchers,
     pub(crate) slots: Slots,
+    pub(crate) namespaces: Arc<Ahead>,
     pub(crate) locks: Arc<Locks>,
     pub(crate) capabilities: Capabilities,
     running: Mutex<HashMap<SandboxId, Arc<Instance>>>,
@@ -103,6 +105,7 @@ impl NativeDriver {
             cgroups,
             network,
             launchers: start::launchers(&options)?,
+            namespaces: Arc::default(),
             slots,
             locks: Arc::default(),
             running: Mutex::new(
@@ -114,6 +117,7 @@ impl NativeDriver {
             paths,
         };
         let shared = Arc::new(shared);
+        Ahead::refill(&shared.namespaces);
         let watch = crate::reconcile::watch_network(Arc::downgrade(&shared));
         let network_watch = tokio::spawn(watch);
         Ok(Self {

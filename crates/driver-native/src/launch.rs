@@ -9,16 +9,18 @@ use std::time::{Duration, Instant};
 
 use woodfrog_linux::cgroup::{Group, Limits};
 use woodfrog_linux::launcher::{
-    Call, Event, LISTEN_FD, LaunchSpec as Order, Network, TmpfsSizes, default_masked,
+    Call, Event, LISTEN_FD, LaunchSpec as Order, Launched as Made, Network, TmpfsSizes,
+    default_masked,
 };
 use woodfrog_linux::process::Identity;
 use woodfrog_linux::seccomp::SeccompPolicy;
 use woodfrog_linux::skeleton::GUEST_PATH;
-use woodfrog_linux::{btrfs, idmap, netns};
+use woodfrog_linux::{btrfs, idmap};
 use woodfrog_network::{DNS_ADDRESS, NetworkMode};
 use woodfrog_sandbox::{DriverError, LaunchSpec, Launched, Result};
 use woodfrog_types::template::SecurityOptions;
 
+use crate::ahead::Ahead;
 use crate::driver::{Shared, blocking, require_network};
 use crate::egress::{Wanted, wanted};
 use crate::error::step;
@@ -67,31 +69,18 @@ async fn make(
     network: Wanted,
 ) -> Result<Launched> {
     let mut clock = Clock::start();
-    let (group, namespace) = {
-        let (shared, spec) = (Arc::clone(shared), spec.clone());
-        blocking(move || prepare(&shared, &spec)).await?
-    };
-    clock.lap("prepare");
-    let attached = namespace
-        .try_clone()
-        .map_err(|e| step("network namespace", e))?;
-    let order = order(shared, spec, slot, &group)?;
-    let fds = [namespace.as_fd()];
-    // Both are awaited to their ends: what one makes is not left behind by the other's failure.
-    let (attachment, answer) = tokio::join!(
-        shared.network.attach(
-            spec.id.as_str(),
-            slot,
-            attached,
-            network.mode,
-            network.policy
-        ),
-        shared.launchers.call(Call::Launch(Box::new(order)), &fds),
+    let no_namespace = |e: io::Error| step("network namespace", e);
+    let namespace = shared.namespaces.take().await.map_err(no_namespace)?;
+    Ahead::refill(&shared.namespaces);
+    let attached = namespace.try_clone().map_err(no_namespace)?;
+    let id = spec.id.as_str();
+    // Nothing that the launcher does depends on the link, and the other way round. Both are
+    // awaited to their ends: what one makes is not left behind by the other's failure.
+    let (attachment, launched) = tokio::join!(
+        (shared.network).attach(id, slot, attached, network.mode, network.policy),
+        start(shared, spec, slot, &namespace, &mut clock),
     );
-    let launched = match answer? {
-        (Event::Launched(launched), _) => launched,
-        (other, _) => return Err(step("launcher", format!("unexpected answer {other:?}"))),
-    };
+    let launched = launched?;
     attachment.map_err(|e| step("connect the network", e))?;
     let instance = hold(shared, spec, slot, launched.identity)?;
     clock.lap("launch");
@@ -110,6 +99,39 @@ async fn make(
         instance: state,
         timings,
     })
+}
+
+/// Makes the files and the cgroup and has a launcher start the sandbox in them.
+async fn start(
+    shared: &Arc<Shared>,
+    spec: &LaunchSpec,
+    slot: u32,
+    namespace: &OwnedFd,
+    clock: &mut Clock,
+) -> Result<Made> {
+    let launcher = shared.launchers.pick()?;
+    let mapping = Call::PrepareMapping {
+        uid_base: uid_base(shared, slot),
+    };
+    let (owned, wanted) = (Arc::clone(shared), spec.clone());
+    let (group, mapped) = tokio::join!(
+        blocking(move || prepare(&owned, &wanted)),
+        launcher.call(mapping, &[]),
+    );
+    let group = group?;
+    mapped?;
+    clock.lap("prepare");
+    let order = order(shared, spec, slot, &group)?;
+    let fds = [namespace.as_fd()];
+    match launcher.call(Call::Launch(Box::new(order)), &fds).await? {
+        (Event::Launched(launched), _) => Ok(launched),
+        (other, _) => Err(step("launcher", format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// First host id of a slot's range.
+fn uid_base(shared: &Shared, slot: u32) -> u32 {
+    shared.uid_base + slot * idmap::RANGE
 }
 
 fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
@@ -139,8 +161,8 @@ fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
     }
 }
 
-/// Files, cgroup and network namespace. Blocking.
-fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<(Group, OwnedFd)> {
+/// Files and cgroup. Blocking.
+fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<Group> {
     files(shared, spec).map_err(|e| match e.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DriverError::Capacity {
             detail: "the pool is full".into(),
@@ -152,7 +174,7 @@ fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<(Group, OwnedFd)> {
         cpu_millicores: Some(spec.resources.cpu_count.saturating_mul(1000)),
         pids: Some(spec.resources.pids),
     };
-    let group = shared
+    shared
         .cgroups
         .create(&format!("{}/{}", shared.group, spec.id), &limits)
         .map_err(|e| match e.kind() {
@@ -161,9 +183,7 @@ fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<(Group, OwnedFd)> {
                 hint: e.to_string(),
             },
             _ => step("make the cgroup", e),
-        })?;
-    let namespace = netns::create().map_err(|e| step("make the network namespace", e))?;
-    Ok((group, namespace))
+        })
 }
 
 fn files(shared: &Shared, spec: &LaunchSpec) -> io::Result<()> {
@@ -197,7 +217,7 @@ fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result
     Ok(Order {
         id: spec.id.to_string(),
         hostname: spec.hostname.clone(),
-        uid_base: shared.uid_base + slot * idmap::RANGE,
+        uid_base: uid_base(shared, slot),
         layers,
         upper_dir: text(&shared.paths.sandbox(&spec.id))?,
         network: Network::Given,

@@ -1,11 +1,10 @@
 //! The launcher processes: started by executing this binary again, replaced when one dies.
 
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use woodfrog_linux::launcher::{Call, Event, start};
+use woodfrog_linux::launcher::start;
 use woodfrog_sandbox::DriverError;
 
 use crate::error::{StartError, step};
@@ -37,17 +36,8 @@ impl Launchers {
         })
     }
 
-    /// Sends a request to one of them.
-    pub(crate) async fn call(
-        &self,
-        call: Call,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(Event, Vec<OwnedFd>), DriverError> {
-        let launcher = self.pick()?;
-        launcher.call(call, fds).await
-    }
-
-    fn pick(&self) -> Result<Arc<Launcher>, DriverError> {
+    /// One that is alive, in turn.
+    pub(crate) fn pick(&self) -> Result<Arc<Launcher>, DriverError> {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
         let mut slot = self.slots[index]
             .lock()

@@ -4,6 +4,7 @@
 //! knows what runs without asking anybody. It never forks: launchers do.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod driver;
 mod egress;
 mod error;

@@ -1,6 +1,6 @@
 //! Slots: small numbers that sandboxes' addresses and host ids are made from.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Mutex;
 
 use woodfrog_types::SandboxId;
@@ -18,55 +18,39 @@ pub(crate) struct Slots {
 
 #[derive(Debug)]
 struct State {
-    holders: BTreeMap<u32, SandboxId>,
+    taken: BTreeSet<u32>,
     slots: HashMap<SandboxId, u32>,
-    /// Given back, the longest free first.
+    /// Given back, the longest free first. All are below `fresh`.
     freed: VecDeque<u32>,
     /// From here on no number was given yet, but those taken at the start.
     fresh: u32,
-}
-
-impl State {
-    fn next_fresh(&mut self, max: u32) -> Option<u32> {
-        while self.holders.contains_key(&self.fresh) {
-            self.fresh += 1;
-        }
-        if self.fresh > max {
-            return None;
-        }
-        self.fresh += 1;
-        Some(self.fresh - 1)
-    }
 }
 
 impl Slots {
     /// Numbers from 1 to `max`, those of running sandboxes taken.
     pub(crate) fn new(max: u32, taken: impl IntoIterator<Item = (SandboxId, u32)>) -> Self {
         let slots: HashMap<SandboxId, u32> = taken.into_iter().collect();
-        let holders = slots.iter().map(|(id, slot)| (*slot, id.clone())).collect();
-        let state = State {
-            holders,
-            slots,
-            freed: VecDeque::new(),
-            fresh: 1,
-        };
         Self {
-            state: Mutex::new(state),
+            state: Mutex::new(State {
+                taken: slots.values().copied().collect(),
+                slots,
+                freed: VecDeque::new(),
+                fresh: 1,
+            }),
             max,
         }
     }
 
-    /// A free number: the one that has been free for the longest time, or a new one; `None` when
-    /// there is none.
+    /// The number that has been free for the longest time, or a new one; `None` when there is
+    /// none.
     pub(crate) fn take(&self, id: &SandboxId) -> Option<u32> {
         let mut state = self.lock();
-        let slot = match state.freed.len() {
-            0..=RESTING => state
-                .next_fresh(self.max)
-                .or_else(|| state.freed.pop_front()),
-            _ => state.freed.pop_front(),
-        }?;
-        state.holders.insert(slot, id.clone());
+        let fresh = match state.freed.len() {
+            0..=RESTING => state.next_fresh(self.max),
+            _ => None,
+        };
+        let slot = fresh.or_else(|| state.freed.pop_front())?;
+        state.taken.insert(slot);
         state.slots.insert(id.clone(), slot);
         Some(slot)
     }
@@ -82,8 +66,8 @@ impl Slots {
         let Some(slot) = state.slots.remove(id) else {
             return;
         };
-        state.holders.remove(&slot);
-        // One that was taken at the start comes up again as a fresh one, if that is still to be.
+        state.taken.remove(&slot);
+        // One that was taken at the start may still be to come up as a fresh one.
         if slot < state.fresh {
             state.freed.push_back(slot);
         }
@@ -96,13 +80,30 @@ impl Slots {
     }
 }
 
+impl State {
+    fn next_fresh(&mut self, max: u32) -> Option<u32> {
+        while self.fresh <= max {
+            let slot = self.fresh;
+            self.fresh += 1;
+            if !self.taken.contains(&slot) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ids(count: usize) -> Vec<SandboxId> {
+        (0..count).map(|_| SandboxId::generate()).collect()
+    }
+
     #[test]
     fn each_number_is_given_once() {
-        let ids: Vec<SandboxId> = (0..7).map(|_| SandboxId::generate()).collect();
+        let ids = ids(6);
         let slots = Slots::new(4, [(ids[0].clone(), 2)]);
         let given: Vec<Option<u32>> = ids[1..4].iter().map(|id| slots.take(id)).collect();
         assert_eq!(given, [Some(1), Some(3), Some(4)]);
@@ -111,30 +112,35 @@ mod tests {
         slots.give(&ids[2]);
         slots.give(&ids[2]);
         slots.give(&ids[0]);
-        let given: Vec<Option<u32>> = ids[4..7].iter().map(|id| slots.take(id)).collect();
-        assert_eq!(given, [Some(3), Some(2), None]);
+        assert_eq!(slots.take(&ids[4]), Some(3));
         assert_eq!(slots.of(&ids[4]), Some(3));
+        assert_eq!(slots.take(&ids[5]), Some(2));
+        assert_eq!(slots.take(&ids[0]), None);
     }
 
     #[test]
     fn a_number_taken_at_the_start_comes_back_once() {
-        let ids: Vec<SandboxId> = (0..5).map(|_| SandboxId::generate()).collect();
+        let ids = ids(5);
         let slots = Slots::new(3, [(ids[0].clone(), 2)]);
         slots.give(&ids[0]);
-        let given: Vec<Option<u32>> = ids[1..5].iter().map(|id| slots.take(id)).collect();
+        let given: Vec<Option<u32>> = ids[1..].iter().map(|id| slots.take(id)).collect();
         assert_eq!(given, [Some(1), Some(2), Some(3), None]);
     }
 
     #[test]
     fn a_freed_number_rests() {
         let slots = Slots::new(1000, []);
-        for round in 1..200 {
-            let id = SandboxId::generate();
-            let slot = slots.take(&id).expect("a free number");
-            assert!(round > RESTING as u32 + 1 || slot == round);
-            slots.give(&id);
-        }
-        // All of them were used in turn.
-        assert_eq!(slots.lock().freed.len(), RESTING + 1);
+        let rounds = RESTING as u32 * 3;
+        let given: Vec<u32> = ids(rounds as usize)
+            .iter()
+            .map(|id| {
+                let slot = slots.take(id).unwrap();
+                slots.give(id);
+                slot
+            })
+            .collect();
+        let period = RESTING as u32 + 1;
+        let expected: Vec<u32> = (0..rounds).map(|round| round % period + 1).collect();
+        assert_eq!(given, expected);
     }
 }

@@ -27,6 +27,11 @@ pub struct Request {
 pub enum Call {
     /// Start a sandbox. With [`Network::Given`] its network namespace is the one descriptor.
     Launch(Box<LaunchSpec>),
+    /// Make what maps the ids of a sandbox ahead of its launch, which does it otherwise.
+    PrepareMapping {
+        /// As in [`LaunchSpec::uid_base`].
+        uid_base: u32,
+    },
     /// Make a network namespace (see [`crate::netns::create`]).
     CreateNetns,
     /// Mount a root file system without starting anything.
@@ -138,6 +143,8 @@ pub struct Reply {
 pub enum Event {
     /// A sandbox runs its init. Carries a pidfd.
     Launched(Launched),
+    /// The mapping is there.
+    Mapped,
     /// A network namespace. Carries it.
     Netns,
     /// A root file system. Carries the mount.

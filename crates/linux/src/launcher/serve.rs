@@ -115,6 +115,9 @@ impl Launcher<'_> {
         };
         let done = match call {
             Call::Launch(spec) => self.launch(*spec, fds.into_iter().next()).map(Some),
+            Call::PrepareMapping { uid_base } => self
+                .prepare_mapping(uid_base)
+                .map(|()| Some((Event::Mapped, None))),
             Call::CreateNetns => crate::netns::create()
                 .map(|netns| Some((Event::Netns, Some(netns))))
                 .map_err(|e| Failure::io("network namespace", None, &e)),
