@@ -28,7 +28,7 @@ fn run(program: &[libc::sock_filter], arch: u32, number: u32, args: [u64; 6]) ->
         4 => arch,
         _ => {
             let arg = args[(offset as usize - 16) / 8];
-            if (offset - 16) % 8 == 0 {
+            if (offset - 16).is_multiple_of(8) {
                 arg as u32
             } else {
                 (arg >> 32) as u32
