@@ -19,10 +19,15 @@ pub(super) fn all(server: &Server) -> Result<Vec<Sample>> {
         while ids.len() < *many {
             ids.push(super::create(&mut client)?);
         }
-        let each = before.saturating_sub(available()?) / *many as u64;
+        // Signed: what else runs on the machine is in it, and can outweigh it.
+        let delta = i64::try_from(before)? - i64::try_from(available()?)?;
         rows.push(Sample::figure(
-            format!("memory per idle sandbox, {many} running"),
-            format!("{each} KiB"),
+            format!("memory per idle sandbox, {many} running: change of MemAvailable"),
+            format!("{} KiB", delta / i64::try_from(*many)?),
+        ));
+        rows.push(Sample::figure(
+            format!("memory per idle sandbox, {many} running: charged to its cgroup"),
+            format!("{} KiB", charged(&ids)? / *many as u64),
         ));
         rows.push(Sample::figure(
             format!("resident memory of the server, {many} running"),
@@ -36,6 +41,26 @@ pub(super) fn all(server: &Server) -> Result<Vec<Sample>> {
         println!("{row}");
     }
     Ok(rows)
+}
+
+/// KiB that the kernel counts for these sandboxes, whichever cgroups there are.
+fn charged(ids: &[String]) -> Result<u64> {
+    let mut bytes = 0;
+    for (root, file) in [
+        ("/sys/fs/cgroup/memory", "memory.usage_in_bytes"),
+        ("/sys/fs/cgroup", "memory.current"),
+    ] {
+        for instance in std::fs::read_dir(root).into_iter().flatten() {
+            let instance = instance?.path();
+            for id in ids {
+                if let Ok(text) = std::fs::read_to_string(instance.join(id).join(file)) {
+                    bytes += text.trim().parse::<u64>()?;
+                }
+            }
+        }
+    }
+    anyhow::ensure!(bytes > 0, "no cgroup of a sandbox was found");
+    Ok(bytes / 1024)
 }
 
 /// KiB that the machine could still give out.
