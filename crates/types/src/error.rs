@@ -3,11 +3,11 @@
 use std::fmt;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $retry:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:literal, $retry:ident;)*) => {
         /// A stable error code. Clients may match on its text; it never changes its meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {$(
-            $(#[$doc])*
+            $(#[doc = $doc])+
             $name,
         )*}
 
@@ -23,6 +23,11 @@ macro_rules! codes {
             /// The HTTP status that goes with it.
             pub const fn http_status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
+            }
+
+            /// What it means, in a sentence or two: the text of `docs/reference/errors.md`.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)* }
             }
 
             /// Whether the same request may succeed later without a change.

@@ -1,6 +1,6 @@
 //! The list of all cases.
 
-use crate::{Case, crash, errors, hostile, isolation, leaks, limits};
+use crate::{Case, crash, docs, errors, hostile, isolation, leaks, limits};
 
 /// Every case, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
@@ -9,6 +9,7 @@ pub(crate) fn all() -> Vec<Case> {
         hostile::CASES,
         limits::CASES,
         errors::CASES,
+        docs::CASES,
         leaks::CASES,
         crash::CASES,
     ]

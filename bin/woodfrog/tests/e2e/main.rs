@@ -5,6 +5,7 @@
 
 mod cases;
 mod crash;
+mod docs;
 mod errors;
 mod hostile;
 mod isolation;
