@@ -29,11 +29,16 @@ fn examine(args: &DoctorArgs) -> io::Result<bool> {
     let place = existing(&args.data_dir);
     let mut probes = probe::all(&place);
     if args.fix {
-        let packages = fix::wanted(&probes);
-        if packages.is_empty() {
-            output::note("nothing is missing that a package could bring");
+        let (packages, criu) = (fix::wanted(&probes), fix::wants_criu(&probes));
+        if packages.is_empty() && !criu {
+            output::note("nothing is missing that could be installed");
         } else {
-            fix::install(&packages)?;
+            if !packages.is_empty() {
+                fix::install(&packages)?;
+            }
+            if criu {
+                fix::install_criu();
+            }
             probes = probe::all(&place);
         }
     }
@@ -80,8 +85,8 @@ fn print(probes: &[Probe]) -> io::Result<()> {
         many => format!("sandboxes cannot run on this machine: {many} things are missing"),
     };
     output::line(&verdict)?;
-    if !fix::wanted(probes).is_empty() {
-        output::line("`woodfrog doctor --fix` installs what packages can bring")?;
+    if !fix::wanted(probes).is_empty() || fix::wants_criu(probes) {
+        output::line("`woodfrog doctor --fix` installs what can be installed")?;
     }
     Ok(())
 }

@@ -23,9 +23,14 @@ pub(crate) struct Ran {
     pub(crate) output: String,
 }
 
-/// Runs a program found in our `PATH`, with our identity and environment. Killed when it takes
-/// longer than `timeout` in all, or writes more than is kept.
+/// Runs a program found in our `PATH`, with our identity. Killed when it takes longer than
+/// `timeout` in all, or writes more than is kept.
 pub(crate) fn run(argv: &[&str], timeout: Duration) -> io::Result<Ran> {
+    run_with(argv, &[], timeout)
+}
+
+/// As [`run`], with these `NAME=value` in its environment.
+pub(crate) fn run_with(argv: &[&str], more: &[String], timeout: Duration) -> io::Result<Ran> {
     let argv: Vec<CString> = argv
         .iter()
         .map(|arg| CString::new(*arg))
@@ -34,10 +39,14 @@ pub(crate) fn run(argv: &[&str], timeout: Duration) -> io::Result<Ran> {
     let (reader, writer) = io::pipe()?;
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("PATH={path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+    let mut env = vec![CString::new(path)?, CString::from(c"LC_ALL=C")];
+    for entry in more {
+        env.push(CString::new(entry.as_str())?);
+    }
     let child = spawn(SpawnSpec {
         program,
         argv,
-        env: vec![CString::new(path)?, CString::from(c"LC_ALL=C")],
+        env,
         cwd: CString::from(c"/"),
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),

@@ -4,6 +4,7 @@ pub mod btrfs;
 pub mod caps;
 pub mod cgroup;
 mod command;
+pub mod criu;
 pub mod fdpass;
 pub mod idmap;
 pub mod launcher;

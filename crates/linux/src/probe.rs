@@ -5,9 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
+mod checkpoint;
 mod kernel;
 mod machine;
 mod programs;
+
+pub use checkpoint::CRIU;
 
 /// How it stands with one capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -126,9 +129,9 @@ pub fn all(state_dir: &Path) -> Vec<Probe> {
         programs::nft(),
         programs::veth(),
         programs::bootstrap(),
-        programs::criu(),
         programs::runsc(),
         programs::archivers(),
     ]);
+    probes.extend(checkpoint::all());
     probes
 }

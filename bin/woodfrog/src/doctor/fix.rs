@@ -5,7 +5,8 @@ use std::io;
 use std::process::Command;
 
 use woodfrog_cli::output;
-use woodfrog_linux::probe::{Probe, Status};
+use woodfrog_linux::criu::{self, Note};
+use woodfrog_linux::probe::{CRIU, Probe, Status};
 
 /// Packages that would bring something that is missing.
 pub(super) fn wanted(probes: &[Probe]) -> Vec<&'static str> {
@@ -32,6 +33,28 @@ pub(super) fn install(packages: &[&str]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether there is no CRIU that suits the kernel. The release's own package may be too old, so
+/// it is not among [`wanted`].
+pub(super) fn wants_criu(probes: &[Probe]) -> bool {
+    probes
+        .iter()
+        .any(|probe| probe.name == CRIU && probe.status == Status::Missing)
+}
+
+/// Installs CRIU apart from the system. A failure is told and is no end: sandboxes run without.
+pub(super) fn install_criu() {
+    let prefix = criu::default_prefix();
+    output::note(&format!("installing CRIU into {}", prefix.display()));
+    let installed = criu::install(&prefix, &mut |note| match note {
+        Note::Step(text) => output::note(&text),
+        Note::Warning(text) => output::note(&format!("warning: {text}")),
+    });
+    match installed {
+        Ok(criu) => output::note(&format!("CRIU {} is installed", criu.version())),
+        Err(error) => output::error(&error),
+    }
 }
 
 fn apt(args: &[&str]) -> io::Result<bool> {

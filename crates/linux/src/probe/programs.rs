@@ -9,10 +9,6 @@ use crate::command::{self, Ran};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// CRIU before this cannot dump sockets on kernels from [`STRICT_KERNEL`] on.
-const CRIU_FOR_NEW_KERNELS: (u32, u32) = (4, 2);
-const STRICT_KERNEL: (u32, u32) = (6, 16);
-
 /// Where a program is, in our `PATH` and the usual places.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -41,13 +37,6 @@ fn output(argv: &[&str]) -> io::Result<String> {
             output.trim()
         ))),
     }
-}
-
-/// The first two numbers in a text like "Version: 4.2.1".
-fn version(text: &str) -> Option<(u32, u32)> {
-    let start = text.find(|c: char| c.is_ascii_digit())?;
-    let mut parts = text[start..].split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 pub(super) fn nft() -> Probe {
@@ -114,37 +103,6 @@ pub(super) fn bootstrap() -> Probe {
     subject.found(Status::Missing, format!("no {}", lacking.join(", no ")))
 }
 
-pub(super) fn criu() -> Probe {
-    let subject = Subject::new(
-        "CRIU",
-        "no checkpoints of memory: pausing keeps it resident",
-        "install criu 4.2 or later",
-    )
-    .packages(&["criu"]);
-    let found = match output(&["criu", "--version"]) {
-        Ok(text) => text,
-        Err(error) => return subject.found(Status::Missing, error.to_string()),
-    };
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    match (version(&found), version(&release)) {
-        (Some(criu), Some(kernel)) if kernel >= STRICT_KERNEL && criu < CRIU_FOR_NEW_KERNELS => {
-            let detail = format!(
-                "{}.{} cannot dump sockets on kernel {release}",
-                criu.0, criu.1
-            );
-            subject.found(Status::Degraded, detail)
-        }
-        (Some(criu), _) => match output(&["criu", "check"]) {
-            Ok(_) => subject.found(Status::Ok, format!("{}.{}", criu.0, criu.1)),
-            Err(error) => subject.found(Status::Degraded, error.to_string()),
-        },
-        (None, _) => subject.found(Status::Missing, "tells no version"),
-    }
-}
-
 pub(super) fn runsc() -> Probe {
     let subject = Subject::new("gVisor", "no gVisor driver", "install runsc");
     let first = |text: String| text.lines().next().unwrap_or_default().to_owned();
@@ -166,17 +124,4 @@ pub(super) fn archivers() -> Probe {
         return subject.found(Status::Ok, "there");
     }
     subject.found(Status::Missing, format!("no {}", lacking.join(", no ")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::version;
-
-    #[test]
-    fn versions_are_read() {
-        assert_eq!(version("Version: 4.2.1\nGitID: v4.2.1"), Some((4, 2)));
-        assert_eq!(version("6.18.44-fc"), Some((6, 18)));
-        assert_eq!(version("Version: 3.17"), Some((3, 17)));
-        assert_eq!(version("none"), None);
-    }
 }
