@@ -25,6 +25,8 @@ const LOG_TAIL: usize = 1500;
 const GHOST_LIMIT: u64 = 1 << 30;
 const LOG_LEVEL: u64 = 2;
 const LOG_FILE: &str = "criu.log";
+/// What it says before it has a log.
+const COMPLAINTS: &str = "criu.stderr";
 const IGNORE_CGROUPS: u64 = 0;
 const NO_NETWORK_LOCK: u64 = 3;
 /// How long a worker may take to end after its answer.
@@ -239,7 +241,7 @@ fn common(images: &File, work: &File) -> Message {
         .number(35, GHOST_LIMIT)
         .flag(46) // connections not yet accepted are left out
         .flag(52) // connections are closed
-        .number(56, NO_NETWORK_LOCK)
+        .number(64, NO_NETWORK_LOCK)
 }
 
 struct Call<'a> {
@@ -257,7 +259,7 @@ impl Call<'_> {
         notify: Notify<'_>,
     ) -> Result<Answer, RpcError> {
         let deadline = Instant::now() + self.timeout;
-        let worker = Worker::start(criu, netns)?;
+        let worker = Worker::start(criu, netns, self.work)?;
         let request = Message::default()
             .number(1, self.kind)
             .message(2, &self.options);
@@ -306,7 +308,8 @@ impl Call<'_> {
     }
 
     fn log(&self) -> String {
-        let bytes = fs::read(self.work.join(LOG_FILE)).unwrap_or_default();
+        let read = |name| fs::read(self.work.join(name)).unwrap_or_default();
+        let bytes = [read(COMPLAINTS), read(LOG_FILE)].concat();
         let from = bytes.len().saturating_sub(LOG_TAIL);
         String::from_utf8_lossy(&bytes[from..]).trim().to_owned()
     }
@@ -320,7 +323,7 @@ struct Worker {
 
 impl Worker {
     /// In a thread that has gone into the network namespace: the way back is its end.
-    fn start(criu: &Criu, netns: BorrowedFd<'_>) -> Result<Self, RpcError> {
+    fn start(criu: &Criu, netns: BorrowedFd<'_>, work: &Path) -> Result<Self, RpcError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -341,7 +344,7 @@ impl Worker {
             stdio: Stdio::Fds {
                 stdin: theirs,
                 stdout: null()?.into(),
-                stderr: null()?.into(),
+                stderr: File::create(work.join(COMPLAINTS))?.into(),
             },
             rlimits: vec![],
             umask: 0o022,
