@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use woodfrog_cli::args::DoctorArgs;
 use woodfrog_cli::output;
+use woodfrog_linux::criu::Program;
 use woodfrog_linux::probe::{self, Need, Probe, Status};
 
 /// Probes, prints, and with `--fix` installs what is missing and probes again. Fails if something
@@ -27,7 +28,12 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
 /// Whether sandboxes can be made here.
 fn examine(args: &DoctorArgs) -> io::Result<bool> {
     let place = existing(&args.data_dir);
-    let mut probes = probe::all(&place);
+    let program = Program {
+        path: std::env::current_exe()?,
+        launcher: vec!["__launcher".to_owned()],
+        subject: vec!["__checkpoint-subject".to_owned()],
+    };
+    let mut probes = probe::all_and_selftest(&place, &program);
     if args.fix {
         let (packages, criu) = (fix::wanted(&probes), fix::wants_criu(&probes));
         if packages.is_empty() && !criu {
@@ -39,7 +45,7 @@ fn examine(args: &DoctorArgs) -> io::Result<bool> {
             if criu {
                 fix::install_criu();
             }
-            probes = probe::all(&place);
+            probes = probe::all_and_selftest(&place, &program);
         }
     }
     if args.json {

@@ -8,6 +8,7 @@ mod purge;
 mod serve;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,15 +21,18 @@ use woodfrog_cli::{Cli, Command, Config};
 const EXIT_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
-    if std::env::args_os()
+    // Roles of processes of their own with one thread: nothing else may have run before.
+    match std::env::args_os()
         .nth(1)
-        .is_some_and(|arg| arg == "__launcher")
+        .as_deref()
+        .and_then(OsStr::to_str)
     {
-        // A process of its own with one thread: nothing else may have run before.
-        match woodfrog_linux::launcher::adopt_stdin() {
+        Some("__launcher") => match woodfrog_linux::launcher::adopt_stdin() {
             Ok(socket) => woodfrog_linux::launcher::launcher_main(socket),
             Err(_) => return ExitCode::FAILURE,
-        }
+        },
+        Some("__checkpoint-subject") => woodfrog_linux::criu::subject_main(),
+        _ => {}
     }
     let cli = Cli::parse();
     match cli.command {

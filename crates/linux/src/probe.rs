@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::criu::Program;
+
 mod checkpoint;
 mod kernel;
 mod machine;
@@ -111,9 +113,24 @@ impl Subject {
     }
 }
 
-/// Tries everything. `state_dir` is where sandboxes would be kept; it must exist, and is left as
-/// it was. Takes some tens of milliseconds; makes short-lived processes, cgroups and mounts.
+/// Tries everything that this process can try alone. `state_dir` is where sandboxes would be kept;
+/// it must exist, and is left as it was. Takes some tens of milliseconds; makes short-lived
+/// processes, cgroups and mounts.
 pub fn all(state_dir: &Path) -> Vec<Probe> {
+    let mut probes = without_checkpoints(state_dir);
+    probes.extend(checkpoint::all());
+    probes
+}
+
+/// As [`all`], and checkpoints a small sandbox made by `program`, where there is a CRIU; some
+/// tenths of a second more.
+pub fn all_and_selftest(state_dir: &Path, program: &Program) -> Vec<Probe> {
+    let mut probes = without_checkpoints(state_dir);
+    probes.extend(checkpoint::all_and_selftest(state_dir, program));
+    probes
+}
+
+fn without_checkpoints(state_dir: &Path) -> Vec<Probe> {
     let mut probes = vec![machine::privileges(), machine::user_namespaces()];
     probes.extend(machine::overlay(state_dir));
     probes.extend(machine::cgroups());
@@ -132,6 +149,5 @@ pub fn all(state_dir: &Path) -> Vec<Probe> {
         programs::runsc(),
         programs::archivers(),
     ]);
-    probes.extend(checkpoint::all());
     probes
 }

@@ -1,4 +1,5 @@
-//! For this crate's tests: the launcher alone, or (given a script) an init that runs it.
+//! For this crate's tests: the launcher alone, or (given a script) an init that runs
+//! it, or the self-test's init.
 
 use std::error::Error;
 use std::ffi::CString;
@@ -11,6 +12,7 @@ use woodfrog_linux::spawn::{SpawnSpec, Stdio, spawn};
 
 fn main() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1) {
+        Some(role) if role == "__checkpoint-subject" => woodfrog_linux::criu::subject_main(),
         Some(script) => init(script),
         None => launcher_main(adopt_stdin()?),
     }

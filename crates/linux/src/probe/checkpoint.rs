@@ -1,7 +1,10 @@
 //! Checkpoints of memory.
 
+use std::error::Error;
+use std::path::Path;
+
 use super::{Probe, Status, Subject};
-use crate::criu::{Found, find};
+use crate::criu::{Found, Program, default_prefix, find, selftest};
 
 /// The name of the probe whose lack [`crate::criu::install`] mends.
 pub const CRIU: &str = "CRIU";
@@ -34,8 +37,51 @@ pub(super) fn criu(found: &Found) -> Probe {
     }
 }
 
+/// Checkpoints a small sandbox below `state_dir` and restores it. `program` is this program, in
+/// the other roles that takes.
+pub(super) fn tried(found: &Found, state_dir: &Path, program: &Program) -> Probe {
+    let subject = Subject::new(
+        "CRIU self-test",
+        "no checkpoints of memory: pausing keeps it resident",
+        "see the reason; the kernel must have CONFIG_CHECKPOINT_RESTORE, and CRIU must suit it",
+    );
+    let Found::Suitable(criu) = found else {
+        return subject.found(
+            Status::Missing,
+            "not run without a CRIU that suits the kernel",
+        );
+    };
+    match selftest(criu, program, state_dir) {
+        Ok(done) => {
+            let detail = format!(
+                "dump {} ms, restore {} ms, with a listener, a terminal and a watch",
+                done.dump.as_millis(),
+                done.restore.as_millis()
+            );
+            subject.found(Status::Ok, detail)
+        }
+        Err(error) => subject.found(Status::Missing, told(&error)),
+    }
+}
+
+/// An error with its causes, on one line.
+fn told(error: &dyn Error) -> String {
+    let mut all = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        all = format!("{all}: {error}");
+        cause = error.source();
+    }
+    all.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// All about CRIU.
 pub(super) fn all() -> Vec<Probe> {
-    let found = find(&crate::criu::default_prefix());
-    vec![criu(&found)]
+    vec![criu(&find(&default_prefix()))]
+}
+
+/// All about CRIU, the self-test too.
+pub(super) fn all_and_selftest(state_dir: &Path, program: &Program) -> Vec<Probe> {
+    let found = find(&default_prefix());
+    vec![criu(&found), tried(&found, state_dir, program)]
 }
