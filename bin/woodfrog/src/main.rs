@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         },
         Command::Config(command) => config_command(command, cli.config),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Purge { data_dir, yes } => report(purge::run(&data_dir, yes)),
+        Command::Purge { data_dir, yes } => report(purge::run(&data_dir, cli.config.as_ref(), yes)),
         client => woodfrog_cli::command::run(client),
     }
 }

@@ -1,14 +1,14 @@
 //! `woodfrog purge`: takes a server away from the machine.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use woodfrog_cli::Config;
 use woodfrog_cli::config::Layers;
 
 /// Ends every sandbox of the data directory and removes all of it.
-pub(crate) fn run(data_dir: &Path, yes: bool) -> Result<()> {
+pub(crate) fn run(data_dir: &Path, file: Option<&PathBuf>, yes: bool) -> Result<()> {
     if !data_dir.exists() {
         return Ok(());
     }
@@ -32,7 +32,8 @@ pub(crate) fn run(data_dir: &Path, yes: bool) -> Result<()> {
     let config = Config::from_resolved(
         &Layers {
             flags,
-            ..Layers::default()
+            environment: std::env::vars().collect(),
+            file: file.cloned(),
         }
         .resolve()?,
     )?;

@@ -85,7 +85,11 @@ async fn serve(config: Config) -> Result<()> {
 fn endpoint(config: &Config, scheme: &str, port: u16) -> String {
     match &config.domain {
         Some(domain) if scheme == "https" => format!("https://api.{domain}"),
-        _ => format!("{scheme}://{}:{port}", config.listen.ip()),
+        // As a socket address, which puts IPv6 in brackets.
+        _ => format!(
+            "{scheme}://{}",
+            std::net::SocketAddr::new(config.listen.ip(), port)
+        ),
     }
 }
 
@@ -151,6 +155,8 @@ async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
         server: config.sandboxes_max as usize,
         workspace: config.sandboxes_per_workspace_max as usize,
     };
+    // Clients give a create 60 s; making the base from packages takes about half of that.
+    options.base_wait = std::time::Duration::from_secs(55);
     options.timeout_max = config.sandbox_timeout_max;
     options.drain_timeout = config.shutdown_timeout;
     let ports = Ports {

@@ -8,7 +8,7 @@ use woodfrog_types::network::NetworkSpec;
 /// Entries of one allow or deny list.
 pub const RULES_MAX: usize = 256;
 /// Name servers.
-pub const DNS_SERVERS_MAX: usize = 8;
+pub const DNS_SERVERS_MAX: usize = 3;
 /// Hosts with header rules.
 pub const HEADER_HOSTS_MAX: usize = 10;
 /// Header transforms of one host.

@@ -42,6 +42,9 @@ pub struct Options {
     pub guest_timeout: Duration,
     /// How long a template's ready command may take until it succeeds.
     pub ready_timeout: Duration,
+    /// How long a create waits for the server's own base template while it is being made; then it
+    /// is refused as not ready.
+    pub base_wait: Duration,
     /// Between two samples of each sandbox's use of resources.
     pub metric_interval: Duration,
     /// Samples kept per sandbox.
@@ -69,6 +72,7 @@ impl Options {
             timeout_max: limits::SANDBOX_TIMEOUT_MAX,
             guest_timeout: Duration::from_secs(10),
             ready_timeout: Duration::from_secs(60),
+            base_wait: Duration::ZERO,
             metric_interval: Duration::from_secs(5),
             // One hour at the default interval.
             metric_samples: 720,

@@ -1,5 +1,7 @@
 //! From a template's name to its image.
 
+use std::time::Duration;
+
 use woodfrog_core::names::TemplateRef;
 use woodfrog_types::key::Principal;
 use woodfrog_types::template::{Build, BuildState, BuiltImage, Template};
@@ -17,17 +19,53 @@ pub(crate) struct Source {
     pub(crate) image: BuiltImage,
 }
 
+/// Between two looks whether the base template is there now.
+const BASE_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Why there is no source.
+enum Missing {
+    /// The server's own base is being made: waiting helps.
+    BeingMade(Fault),
+    No(Fault),
+}
+
+impl From<Fault> for Missing {
+    fn from(fault: Fault) -> Self {
+        Self::No(fault)
+    }
+}
+
 impl Engine {
-    /// The finished image that `reference` names.
+    /// The finished image that `reference` names. Waits for the server's own base while it is
+    /// being made, as long as the options say.
     pub(crate) async fn template_source(
         &self,
         principal: &Principal,
         reference: &str,
     ) -> Result<Source, Fault> {
+        let until = tokio::time::Instant::now() + self.inner.options.base_wait;
+        loop {
+            match self.source_now(principal, reference).await {
+                Ok(source) => return Ok(source),
+                Err(Missing::No(fault)) => return Err(fault),
+                Err(Missing::BeingMade(fault)) if tokio::time::Instant::now() >= until => {
+                    return Err(fault);
+                }
+                Err(Missing::BeingMade(_)) => {
+                    self.inner.accepting()?;
+                    tokio::time::sleep(BASE_LOOK_EVERY).await;
+                }
+            }
+        }
+    }
+
+    async fn source_now(&self, principal: &Principal, reference: &str) -> Result<Source, Missing> {
         let parsed = TemplateRef::parse(reference)
             .map_err(|fault| Fault::invalid("template", fault.message))?;
         let template = match self.template_find(principal, parsed.name).await {
-            Err(_) if parsed.name == BASE => return Err(self.base_not_ready().await?),
+            Err(_) if parsed.name == BASE => {
+                return Err(Missing::BeingMade(self.base_not_ready().await?));
+            }
             found => found?,
         };
         let tag = parsed.tag_or_default();
@@ -39,9 +77,9 @@ impl Engine {
         };
         let Some(&id) = template.tags.get(tag) else {
             if template.workspace.is_none() && parsed.tag.is_none() {
-                return Err(self.base_not_ready().await?);
+                return Err(Missing::BeingMade(self.base_not_ready().await?));
             }
-            return Err(not_ready("has no finished build tagged"));
+            return Err(not_ready("has no finished build tagged").into());
         };
         let state = self.build_known(&id).await?.map(|build| build.state);
         match state {
@@ -50,14 +88,14 @@ impl Engine {
                 if template.workspace.is_none()
                     && self.inner.images.paths(&image.layers).is_err() =>
             {
-                Err(self.base_not_ready().await?)
+                Err(Missing::BeingMade(self.base_not_ready().await?))
             }
             Some(BuildState::Ready(image)) => Ok(Source {
                 template,
                 build: id,
                 image,
             }),
-            Some(_) | None => Err(not_ready("is not ready under tag")),
+            Some(_) | None => Err(not_ready("is not ready under tag").into()),
         }
     }
 

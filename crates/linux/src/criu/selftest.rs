@@ -220,6 +220,7 @@ impl<'a> Bench<'a> {
             masked: default_masked(),
             readonly: vec!["/proc/sys".to_owned()],
             oom_score_adj: None,
+            listen: None,
         })
     }
 

@@ -29,8 +29,8 @@ const CAP_SYS_RESOURCE: u32 = 24;
 pub(super) fn privileges() -> Probe {
     let subject = Subject::new(
         "privileges",
-        "sandboxes cannot be made at all",
-        "run as root, in a container with --privileged",
+        "no sandboxes without the required ones; without CAP_SYS_RESOURCE, hard limits cannot be raised",
+        "run as root (in a container: with --privileged)",
     )
     .required();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
