@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -107,7 +108,9 @@ fn command(recipe: &Recipe, scratch: &Path, script: &Path, options: &Path) -> Co
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // When it fails, mmdebstrap sends SIGHUP to its process group: that must not be ours.
+        .process_group(0);
     command
 }
 
