@@ -92,15 +92,11 @@ impl NativeDriver {
         let network = start::network(&options, &notes).await?;
         let slots = start::slots(&notes);
         let running = start::running(notes);
-        let disk_limits = match &pool.kind {
-            PoolKind::BtrfsDirectory | PoolKind::BtrfsImage => Ok(()),
-            PoolKind::Plain { reason } => Err(reason.clone()),
-        };
         let shared = Shared {
             group: format!("woodfrog-{}", instance_id(&options.data_dir)),
             uid_base: options.uid_base,
             skeleton,
-            capabilities: start::capabilities(&network, disk_limits),
+            capabilities: start::capabilities(&network, pool.disk_limits.clone()),
             pool,
             cgroups,
             network,
@@ -153,9 +149,14 @@ impl NativeDriver {
 }
 
 impl Shared {
-    /// Whether sandboxes are subvolumes with quotas.
+    /// Whether sandboxes are subvolumes.
     pub(crate) fn has_subvolumes(&self) -> bool {
         !matches!(self.pool.kind, PoolKind::Plain { .. })
+    }
+
+    /// Whether the subvolumes have quotas.
+    pub(crate) fn has_quotas(&self) -> bool {
+        self.pool.disk_limits.is_ok()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Arc<Instance>>> {

@@ -190,7 +190,9 @@ fn files(shared: &Shared, spec: &LaunchSpec) -> io::Result<()> {
     let dir = shared.paths.sandbox(&spec.id);
     if shared.has_subvolumes() {
         btrfs::create_subvolume(&dir)?;
-        btrfs::limit(&dir, spec.resources.disk_bytes)?;
+        if shared.has_quotas() {
+            btrfs::limit(&dir, spec.resources.disk_bytes)?;
+        }
     } else {
         fs::create_dir(&dir)?;
     }

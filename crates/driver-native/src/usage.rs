@@ -15,7 +15,7 @@ pub(crate) fn usage(shared: &Shared, id: &SandboxId) -> Result<Usage> {
         .cgroup(id)
         .usage()
         .map_err(|e| step("read the cgroup", e))?;
-    let disk_bytes = if shared.has_subvolumes() {
+    let disk_bytes = if shared.has_quotas() {
         let used = btrfs::used(&shared.paths.sandbox(id)).map_err(|e| step("read the quota", e))?;
         Some(used)
     } else {

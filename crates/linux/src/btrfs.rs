@@ -16,6 +16,8 @@ use raw::{
 const SUPER_MAGIC: i64 = 0x9123_683e;
 /// `btrfs_ioctl_quota_ctl_args.cmd`: simple quotas, which count at allocation (kernel 6.7).
 const ENABLE_SIMPLE_QUOTA: u64 = 4;
+/// Quota groups, which count by back references.
+const ENABLE_QUOTA: u64 = 1;
 const LIMIT_MAX_REFERENCED: u64 = 1;
 
 /// Whether `path` is on btrfs.
@@ -46,22 +48,31 @@ pub fn delete_subvolume(path: &Path) -> io::Result<()> {
     ioctl(parent.as_fd(), raw::SNAP_DESTROY, &args)
 }
 
-/// Turns on simple quotas for the whole file system that `path` is on. Fine if they are on.
-///
-/// # Errors
-/// What the kernel says; `Unsupported` where it is older than 6.7.
+/// Turns on quotas for the whole file system that `path` is on: simple ones, or quota groups where
+/// the kernel (before 6.7) has no others. Leaves on what is on already, of either kind.
 pub fn enable_quotas(path: &Path) -> io::Result<()> {
+    match switch_quotas(path, ENABLE_SIMPLE_QUOTA) {
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EINVAL | libc::ENOTTY | libc::EOPNOTSUPP)
+            ) =>
+        {
+            enable_quota_groups(path)
+        }
+        other => other,
+    }
+}
+
+/// Turns on quota groups: slower than simple quotas, and in every kernel.
+pub fn enable_quota_groups(path: &Path) -> io::Result<()> {
+    switch_quotas(path, ENABLE_QUOTA)
+}
+
+fn switch_quotas(path: &Path, cmd: u64) -> io::Result<()> {
     let dir = File::open(path)?;
-    let args = QuotaCtl {
-        cmd: ENABLE_SIMPLE_QUOTA,
-        status: 0,
-    };
-    match ioctl(dir.as_fd(), raw::QUOTA_CTL, &args) {
+    match ioctl(dir.as_fd(), raw::QUOTA_CTL, &QuotaCtl { cmd, status: 0 }) {
         Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "no simple quotas in this kernel",
-        )),
         other => other,
     }
 }

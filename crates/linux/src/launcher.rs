@@ -24,7 +24,7 @@ pub use message::{
 /// Serves requests until the other end closes, then ends the process.
 ///
 /// To be called first thing in a process of its own: it changes signal dispositions and relies on
-/// being the only thread.
+/// being the only thread (the one that mounts by path ends within the call).
 pub fn launcher_main(socket: OwnedFd) -> ! {
     let code = match serve::run(socket.as_fd()) {
         Ok(()) => 0,

@@ -4,12 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd,
     fsconfig_set_string, fsmount, fsopen,
 };
 
 use crate::idmap::mapped_tree;
+
+mod by_path;
 
 /// The most layers one overlay takes (the kernel's own limit is 500).
 pub const MAX_LAYERS: usize = 400;
@@ -40,17 +43,26 @@ pub enum OverlayError {
     },
 }
 
+/// How overlayfs is told its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As descriptors of detached mounts: kernel 6.13.
+    Descriptors,
+    /// As paths in a mount namespace that exists for the moment: kernel 5.19. Slower.
+    Paths,
+}
+
 /// Mounts `layers` (top first) read-only below `upper_dir`, which holds `u/` and `w/`, all mapped
 /// by `namespace` (see [`crate::idmap::mapping_namespace`]). Device nodes work; inotify and file
 /// handles survive a checkpoint (`index`, `nfs_export`).
 ///
-/// The result belongs to no mount table until moved to a path. Needs kernel 6.13 (layers given
-/// as descriptors).
+/// The result belongs to no mount table until moved to a path. It was made by descriptors, or by
+/// paths where the kernel does not know the former.
 pub fn mount(
     layers: &[String],
     upper_dir: &str,
     namespace: BorrowedFd<'_>,
-) -> Result<OwnedFd, OverlayError> {
+) -> Result<(OwnedFd, Way), OverlayError> {
     if layers.is_empty() || layers.len() > MAX_LAYERS {
         return Err(OverlayError::Layers(layers.len()));
     }
@@ -62,14 +74,31 @@ pub fn mount(
     };
     // The copies are anonymous mounts that dissolve with their descriptors: all are kept until
     // the overlay holds its own.
-    let trees = layers
-        .iter()
-        .map(|layer| map(layer))
-        .collect::<Result<Vec<_>, _>>()?;
-    let upper_tree = map(upper_dir)?;
-    let part = |name: &str| {
+    let trees = Trees {
+        layers: layers
+            .iter()
+            .map(|layer| map(layer))
+            .collect::<Result<_, _>>()?,
+        upper: map(upper_dir)?,
+    };
+    let (upper, work) = (trees.part(upper_dir, "u")?, trees.part(upper_dir, "w")?);
+    if let Some(mount) = by_descriptor(&trees.layers, &upper, &work)? {
+        return Ok((mount, Way::Descriptors));
+    }
+    Ok((by_path::mount(&trees)?, Way::Paths))
+}
+
+/// Id-mapped copies of the directories.
+struct Trees {
+    layers: Vec<OwnedFd>,
+    /// Holds `u/` and `w/`.
+    upper: OwnedFd,
+}
+
+impl Trees {
+    fn part(&self, upper_dir: &str, name: &str) -> Result<OwnedFd, OverlayError> {
         openat(
-            &upper_tree,
+            &self.upper,
             name,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
@@ -78,18 +107,28 @@ pub fn mount(
             path: format!("{upper_dir}/{name}"),
             source: e.into(),
         })
-    };
-    let (upper, work) = (part("u")?, part("w")?);
+    }
+}
+
+/// `None` if the kernel takes no layers by descriptor.
+fn by_descriptor(
+    layers: &[OwnedFd],
+    upper: &OwnedFd,
+    work: &OwnedFd,
+) -> Result<Option<OwnedFd>, OverlayError> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain("open"))?;
     let told = |step: &'static str| {
         let fs = fs.as_fd();
-        move |e: rustix::io::Errno| OverlayError::Mount {
+        move |e: Errno| OverlayError::Mount {
             step: format!("{step}: {}", kernel_log(fs)),
             source: e.into(),
         }
     };
-    for tree in &trees {
-        fsconfig_set_fd(fs.as_fd(), "lowerdir+", tree.as_fd()).map_err(told("lower layer"))?;
+    for (index, layer) in layers.iter().enumerate() {
+        match fsconfig_set_fd(fs.as_fd(), "lowerdir+", layer.as_fd()) {
+            Err(e) if index == 0 && is_unknown(e) => return Ok(None),
+            other => other.map_err(told("lower layer"))?,
+        }
     }
     fsconfig_set_fd(fs.as_fd(), "upperdir", upper.as_fd()).map_err(told("upper layer"))?;
     fsconfig_set_fd(fs.as_fd(), "workdir", work.as_fd()).map_err(told("work directory"))?;
@@ -102,10 +141,17 @@ pub fn mount(
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::empty(),
     )
+    .map(Some)
     .map_err(told("mount"))
 }
 
-fn plain(step: &'static str) -> impl Fn(rustix::io::Errno) -> OverlayError {
+/// What kernels say to a layer by descriptor: before 6.5 the file system takes none at all, then
+/// no such option, then text only.
+fn is_unknown(error: Errno) -> bool {
+    matches!(error, Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF)
+}
+
+fn plain(step: &'static str) -> impl Fn(Errno) -> OverlayError {
     move |e| OverlayError::Mount {
         step: step.to_owned(),
         source: e.into(),

@@ -20,6 +20,8 @@ pub struct Pool {
     pub path: PathBuf,
     /// What it is made of.
     pub kind: PoolKind,
+    /// Whether quotas are on, else why not.
+    pub disk_limits: Result<(), String>,
 }
 
 /// What a pool is made of.
@@ -47,9 +49,9 @@ pub struct Space {
 
 impl Pool {
     /// Makes `dir/pool` ready: nothing to do where it is already, else mounted from
-    /// `dir/pool.img`, which is made (sparse, `image_bytes` long) where there is none. Simple
-    /// quotas are turned on. Falls back to a plain directory, unless an image exists that cannot
-    /// be mounted: sandboxes may be in it.
+    /// `dir/pool.img`, which is made (sparse, `image_bytes` long) where there is none. Quotas are
+    /// turned on if the kernel has them. Falls back to a plain directory, unless an image exists
+    /// that cannot be mounted: sandboxes may be in it.
     pub fn set_up(dir: &Path, image_bytes: u64) -> io::Result<Self> {
         let path = dir.join("pool");
         fs::create_dir_all(&path)?;
@@ -78,10 +80,17 @@ impl Pool {
                 }
             }
         };
-        if !matches!(kind, PoolKind::Plain { .. }) {
-            btrfs::enable_quotas(&path)?;
-        }
-        Ok(Self { path, kind })
+        let disk_limits = match &kind {
+            PoolKind::Plain { reason } => Err(reason.clone()),
+            PoolKind::BtrfsDirectory | PoolKind::BtrfsImage => {
+                btrfs::enable_quotas(&path).map_err(|e| format!("no quotas on the pool: {e}"))
+            }
+        };
+        Ok(Self {
+            path,
+            kind,
+            disk_limits,
+        })
     }
 
     /// How much room there is.

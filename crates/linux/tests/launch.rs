@@ -12,7 +12,10 @@ use woodfrog_linux::process::Exit;
 
 #[test]
 fn init_is_root_of_its_own_world() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(own_world);
+}
+
+fn own_world(mut bench: Bench) {
     let script = "echo $$; id -u; uname -n; cat /proc/self/uid_map | tr -s ' '; \
         set -- /proc/[0-9]*; echo $#; stat -c %a /tmp; touch /tmp/mine; \
         readlink /proc/$$/fd/0; ls /sys/class/net; umask; exit 7";
@@ -43,7 +46,10 @@ fn init_is_root_of_its_own_world() {
 
 #[test]
 fn host_sees_shifted_ids() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(shifted_ids);
+}
+
+fn shifted_ids(mut bench: Bench) {
     let spec = bench.spec("a", "sleep 1000");
     let (launched, _pidfd) = bench.launch(spec).unwrap();
     let proc = format!("/proc/{}", launched.identity.pid);
@@ -57,7 +63,10 @@ fn host_sees_shifted_ids() {
 
 #[test]
 fn what_a_sandbox_must_not_do_is_refused() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(refused);
+}
+
+fn refused(mut bench: Bench) {
     // Perl's syscall() by number (x86-64): what comes back is the errno.
     let script = r#"perl -e '
         my %calls = (unshare => [272, 0x10000000], mount => [165, 0, 0, 0, 0, 0],
@@ -85,7 +94,10 @@ fn what_a_sandbox_must_not_do_is_refused() {
 
 #[test]
 fn kernel_files_are_masked_and_sysctls_read_only() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(masked);
+}
+
+fn masked(mut bench: Bench) {
     let script = "for f in kcore keys timer_list sysrq-trigger; do \
           test -e /proc/$f && stat -L -c '%n %t:%T' /proc/$f; done; \
         ls /sys/firmware | wc -l; touch /sys/x; echo a >/proc/sys/kernel/domainname; \
@@ -117,7 +129,10 @@ fn nested_namespaces_can_be_allowed() {
 
 #[test]
 fn failures_name_step_and_path() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(failures);
+}
+
+fn failures(mut bench: Bench) {
     let mut spec = bench.spec("a", "");
     spec.program = "/no/such".to_owned();
     let failure = bench.launch(spec).unwrap_err();
@@ -150,7 +165,10 @@ fn failures_name_step_and_path() {
 
 #[test]
 fn a_sandbox_outlives_its_launcher() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(outlives);
+}
+
+fn outlives(mut bench: Bench) {
     let spec = bench.spec("a", "sleep 1000 & echo up >/out; wait");
     let (launched, pidfd) = bench.launch(spec).unwrap();
     eventually("init is up", || bench.out("a") == "up\n");
@@ -176,7 +194,10 @@ fn a_sandbox_outlives_its_launcher() {
 
 #[test]
 fn an_undumpable_init_cannot_be_traced_by_the_sandbox_root() {
-    let mut bench = Bench::new();
+    Bench::both().into_iter().for_each(undumpable);
+}
+
+fn undumpable(mut bench: Bench) {
     let script = r#"exec >/out 2>&1; id -u; cat /proc/$$/oom_score_adj
         perl -e '$! = 0; syscall(101, 16, 1, 0, 0); print "attach ", $! + 0, "\n";
             $p = fork || exec "sleep", "100";
@@ -239,4 +260,36 @@ fn nonsense_is_refused_and_survived() {
     let report = bench.client.next_report(common::TIMEOUT).unwrap();
     assert!(matches!(report, Event::Failed(_)), "{report:?}");
     assert_eq!(bench.destroy("a"), Exit::Signal(libc::SIGKILL));
+}
+
+#[test]
+fn many_layers_by_path_work_and_leave_no_mount() {
+    let shown = ["lowerdir+=/", "lowerdir=0:1:2:"];
+    for (mut bench, shown) in Bench::both().into_iter().zip(shown) {
+        let mut spec = bench.spec(
+            "a",
+            "exec >/out 2>&1; cat /top /etc/low; grep ' / ' /proc/mounts",
+        );
+        for index in 0..120 {
+            let layer = bench.dir.path().join(format!("layer-{index}"));
+            std::fs::create_dir_all(layer.join("etc")).unwrap();
+            std::fs::write(layer.join("top"), format!("{index}\n")).unwrap();
+            if index == 119 {
+                std::fs::write(layer.join("etc/low"), "lowest\n").unwrap();
+            }
+            spec.layers
+                .insert(1 + index, layer.to_str().unwrap().to_owned());
+        }
+        bench.launch(spec).unwrap();
+        bench.exit_of("a");
+        let text = bench.out("a");
+        assert!(text.starts_with("0\nlowest\n"), "{text}");
+        for option in [shown, "index=on", "nfs_export=on"] {
+            assert!(text.contains(option), "{text}");
+        }
+        let path = format!("/proc/{}/mountinfo", bench.launcher.as_raw_nonzero());
+        let mounts = std::fs::read_to_string(path).unwrap();
+        let own = bench.dir.path().file_name().unwrap().to_str().unwrap();
+        assert!(!mounts.contains(own), "{mounts}");
+    }
 }

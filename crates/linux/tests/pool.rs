@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 
 use woodfrog_linux::btrfs;
 use woodfrog_linux::pool::{Pool, PoolKind};
@@ -18,6 +20,7 @@ fn a_pool_survives_and_limits_hold() {
     }
     let pool = Pool::set_up(dir.path(), 2 << 30).unwrap();
     assert_eq!(pool.kind, PoolKind::BtrfsImage);
+    assert_eq!(pool.disk_limits, Ok(()));
     assert_eq!(
         Pool::set_up(dir.path(), 2 << 30).unwrap(),
         pool,
@@ -31,18 +34,7 @@ fn a_pool_survives_and_limits_hold() {
 
     let one = pool.path.join("one");
     btrfs::create_subvolume(&one).unwrap();
-    btrfs::limit(&one, 8 << 20).unwrap();
-    fs::write(one.join("small"), b"kept").unwrap();
-    let mut big = fs::File::create(one.join("big")).unwrap();
-    let error = (0..16).find_map(|_| {
-        big.write_all(&vec![7; 1 << 20])
-            .and_then(|()| big.sync_all())
-            .err()
-    });
-    assert_eq!(error.unwrap().raw_os_error(), Some(libc::EDQUOT));
-    let used = btrfs::used(&one).unwrap();
-    assert!((1 << 20..=8 << 20).contains(&used), "{used}");
-
+    let big = fill(&one);
     let two = pool.path.join("two");
     btrfs::snapshot(&one, &two).unwrap();
     fs::write(two.join("small"), b"changed").unwrap();
@@ -57,4 +49,50 @@ fn a_pool_survives_and_limits_hold() {
     assert_eq!(again, pool);
     assert_eq!(fs::read(two.join("small")).unwrap(), b"changed");
     again.unmount().unwrap();
+}
+
+#[test]
+fn quota_groups_limit_too() {
+    let dir = tempfile::Builder::new()
+        .prefix("wf-pool")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    if btrfs::is_btrfs(dir.path()).unwrap() {
+        return; // there is no image to test on btrfs
+    }
+    let image = dir.path().join("pool.img");
+    let at = dir.path().join("pool");
+    fs::create_dir(&at).unwrap();
+    fs::File::create(&image).unwrap().set_len(2 << 30).unwrap();
+    let run = |program: &str, arguments: &[&Path]| {
+        let status = Command::new(program).args(arguments).status().unwrap();
+        assert!(status.success(), "{program}");
+    };
+    run("mkfs.btrfs", &["-q".as_ref(), &image]);
+    run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &at]);
+    btrfs::enable_quota_groups(&at).unwrap();
+    // As on a kernel without simple quotas: those on already stay.
+    let pool = Pool::set_up(dir.path(), 2 << 30).unwrap();
+    assert_eq!(pool.kind, PoolKind::BtrfsImage);
+    assert_eq!(pool.disk_limits, Ok(()));
+    let one = at.join("one");
+    btrfs::create_subvolume(&one).unwrap();
+    drop(fill(&one));
+    pool.unmount().unwrap();
+}
+
+/// Limits a subvolume and writes to it until that is refused.
+fn fill(one: &Path) -> fs::File {
+    btrfs::limit(one, 8 << 20).unwrap();
+    fs::write(one.join("small"), b"kept").unwrap();
+    let mut big = fs::File::create(one.join("big")).unwrap();
+    let error = (0..16).find_map(|_| {
+        big.write_all(&vec![7; 1 << 20])
+            .and_then(|()| big.sync_all())
+            .err()
+    });
+    assert_eq!(error.unwrap().raw_os_error(), Some(libc::EDQUOT));
+    let used = btrfs::used(one).unwrap();
+    assert!((1 << 20..=8 << 20).contains(&used), "{used}");
+    big
 }

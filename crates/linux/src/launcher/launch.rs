@@ -75,7 +75,7 @@ pub(super) fn launch(
         marks: Vec::with_capacity(32),
     };
     clock.mark("overlay");
-    let root = overlay::mount(&spec.layers, &spec.upper_dir, tools.mapping)
+    let (root, _) = overlay::mount(&spec.layers, &spec.upper_dir, tools.mapping)
         .map_err(|e| root_failure(&e))?;
     clock.mark("network namespace");
     let netns = network(spec, netns)?;

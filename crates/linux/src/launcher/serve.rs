@@ -212,7 +212,8 @@ impl Launcher<'_> {
         base: u32,
     ) -> Result<(Event, Option<OwnedFd>), Failure> {
         self.prepare_mapping(base)?;
-        let mount = crate::overlay::mount(layers, upper_dir, self.mappings[&base].as_fd())
+        let mapping = self.mappings[&base].as_fd();
+        let (mount, _) = crate::overlay::mount(layers, upper_dir, mapping)
             .map_err(|e| super::launch::root_failure(&e))?;
         Ok((Event::Overlay, Some(mount)))
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Probe, Status, Subject};
 use crate::cgroup::{Group, Hierarchies, Limits};
-use crate::overlay::OverlayError;
+use crate::overlay::{OverlayError, Way};
 use crate::seccomp::{Filter, SeccompPolicy};
 use crate::{btrfs, idmap, netns, overlay};
 
@@ -82,13 +82,21 @@ pub(super) fn overlay(state_dir: &Path) -> Vec<Probe> {
     let layered = Subject::new(
         "overlay",
         "sandboxes cannot be made",
-        "kernel 6.13 or later with CONFIG_OVERLAY_FS",
+        "a kernel with CONFIG_OVERLAY_FS; 6.13 or later is faster and is what is tested",
     )
     .required();
     match try_overlay(state_dir) {
-        Ok(()) => vec![
+        Ok(way) => vec![
             mapped.found(Status::Ok, "works here"),
-            layered.found(Status::Ok, "layers by descriptor, index, nfs_export"),
+            layered.found(
+                Status::Ok,
+                match way {
+                    Way::Descriptors => "layers by descriptor, index, nfs_export",
+                    Way::Paths => {
+                        "layers by path (slower; kernels before 6.13 are untested), index, nfs_export"
+                    }
+                },
+            ),
         ],
         Err(Trial::Overlay(OverlayError::Map { path, source })) => vec![
             mapped.found(Status::Missing, format!("{path}: {source}")),
@@ -110,15 +118,15 @@ enum Trial {
     Io(#[from] io::Error),
 }
 
-fn try_overlay(state_dir: &Path) -> Result<(), Trial> {
+fn try_overlay(state_dir: &Path) -> Result<Way, Trial> {
     let scratch = Scratch::new(state_dir)?;
     for part in ["lower", "upper/u", "upper/w"] {
         fs::create_dir_all(scratch.0.join(part))?;
     }
     let namespace = idmap::mapping_namespace(TRIAL_BASE)?;
     let text = |part: &str| scratch.0.join(part).to_string_lossy().into_owned();
-    overlay::mount(&[text("lower")], &text("upper"), namespace.as_fd())?;
-    Ok(())
+    let (_, way) = overlay::mount(&[text("lower")], &text("upper"), namespace.as_fd())?;
+    Ok(way)
 }
 
 /// A directory that goes when dropped.

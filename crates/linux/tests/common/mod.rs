@@ -1,7 +1,7 @@
 //! A small root file system, and a launcher to run things in it.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
@@ -104,8 +104,19 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Layers by descriptor and by path.
+    pub(crate) fn both() -> [Self; 2] {
+        [Self::new(), Self::with(&[c"--old"])]
+    }
+
+    fn with(arguments: &[&CStr]) -> Self {
         let program = CString::new(env!("CARGO_BIN_EXE_linux-test-launcher")).unwrap();
-        let (socket, launcher) = start(program.clone(), vec![program]).unwrap();
+        let mut argv = vec![program.clone()];
+        argv.extend(arguments.iter().map(|&text| text.to_owned()));
+        let (socket, launcher) = start(program, argv).unwrap();
         let dir = tempfile::Builder::new()
             .prefix("wf-linux")
             .tempdir_in("/var/tmp")
