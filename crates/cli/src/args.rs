@@ -13,7 +13,7 @@ mod template;
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 pub use target::Target;
-pub use template::{BuildArgs, TemplateCommand};
+pub use template::{Allowed, BuildArgs, TemplateCommand};
 
 /// Runs AI agents in sandboxes that sleep when nobody needs them and lose nothing.
 #[derive(Debug, Parser)]

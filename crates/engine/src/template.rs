@@ -16,6 +16,7 @@ mod build;
 mod files;
 mod log;
 mod resolve;
+mod security;
 mod steps;
 mod tags;
 

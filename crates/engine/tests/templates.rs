@@ -14,7 +14,7 @@ use woodfrog_engine::{
 use woodfrog_sandbox::fake::Outcome;
 use woodfrog_store::TemplateStore as _;
 use woodfrog_types::key::{Principal, Scope};
-use woodfrog_types::template::{Build, BuildState};
+use woodfrog_types::template::{Build, BuildState, SecurityOptions};
 use woodfrog_types::{Code, WorkspaceId};
 
 fn new(name: &str) -> NewTemplate {
@@ -362,4 +362,57 @@ async fn development_takes_any_key() {
     let anybody: Principal = engine.authenticate("whatever").await.unwrap();
     assert_eq!(anybody.scope, Scope::Admin);
     assert_eq!(anybody.workspace, WorkspaceId::default_workspace());
+}
+
+#[tokio::test]
+async fn security_is_the_build_s_and_reaches_new_sandboxes_only() {
+    let world = World::new();
+    let engine = world.ready().await;
+    let me = owner();
+    build(&engine, "nest", build_of(vec![run("true")])).await;
+    let create = async || {
+        let mut request = request();
+        request.template = "nest".to_owned();
+        let view = engine.sandbox_create(&me, request).await.unwrap();
+        view.sandbox.id
+    };
+    let before = create().await;
+    let on = SecurityOptions {
+        nested_namespaces: true,
+        ..SecurityOptions::default()
+    };
+    let set = engine.template_security(&me, "nest", on).await.unwrap();
+    let BuildState::Ready(image) = &set.build.state else {
+        panic!("not ready: {:?}", set.build.state)
+    };
+    assert_eq!(image.security, on);
+    let after = create().await;
+    let security = |id| world.driver.spec(id).unwrap().security;
+    assert_eq!(security(&before), SecurityOptions::default());
+    assert_eq!(security(&after), on);
+
+    // What is built from it starts with all off.
+    let from = StartBuild {
+        base: TemplateBase::Template("nest".to_owned()),
+        ..build_of(vec![run("true")])
+    };
+    let BuildState::Ready(image) = build(&engine, "child", from).await.state else {
+        panic!("not ready")
+    };
+    assert_eq!(image.security, SecurityOptions::default());
+
+    let refused = async |who: &Principal, name: &str| {
+        let refused = engine.template_security(who, name, on).await;
+        refused.unwrap_err().code
+    };
+    assert_eq!(refused(&stranger(), "nest").await, Code::TemplateNotFound);
+    let by_id = set.template.id.as_str();
+    assert_eq!(refused(&stranger(), by_id).await, Code::TemplateNotFound);
+    assert_eq!(refused(&me, "base").await, Code::PermissionDenied);
+    assert_eq!(refused(&me, "nest:v2").await, Code::TemplateNotReady);
+    let admin = Principal {
+        scope: Scope::Admin,
+        ..owner()
+    };
+    engine.template_security(&admin, "base", on).await.unwrap();
 }

@@ -78,6 +78,38 @@ pub struct SecurityOptions {
     pub landlock: bool,
 }
 
+impl SecurityOptions {
+    /// What the options that are on cost, a sentence each; empty if all are off.
+    pub fn losses(&self) -> Vec<&'static str> {
+        let Self {
+            nested_namespaces,
+            io_uring,
+            userfaultfd,
+            landlock,
+        } = *self;
+        let costs = [
+            (
+                nested_namespaces,
+                "Nested namespaces: a sandbox cannot be checkpointed while one lives.",
+            ),
+            (
+                io_uring,
+                "io_uring: a sandbox cannot be checkpointed while a ring is open.",
+            ),
+            (
+                userfaultfd,
+                "userfaultfd: a sandbox cannot be checkpointed while one is open.",
+            ),
+            (
+                landlock,
+                "Landlock: its restrictions are lost by a checkpoint.",
+            ),
+        ];
+        let on = costs.into_iter().filter(|(on, _)| *on);
+        on.map(|(_, cost)| cost).collect()
+    }
+}
+
 /// One build of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {

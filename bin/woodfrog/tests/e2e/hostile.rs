@@ -12,6 +12,10 @@ use crate::{Case, Context};
 
 pub(crate) const CASES: &[Case] = &[
     ("hostile::forbidden_calls_are_refused", forbidden_calls),
+    (
+        "hostile::what_a_template_allows_is_allowed_in_its_sandboxes_only",
+        allowed_by_template,
+    ),
     ("hostile::pid_one_survives_its_root", pid_one_survives),
     (
         "hostile::the_host_and_metadata_are_out_of_reach",
@@ -87,6 +91,38 @@ fn forbidden_calls(context: &Context) -> Result<()> {
     }
     check!(allowed.is_empty(), "{}", allowed.join("\n"));
     server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+/// Nested namespaces, switched on for a template of its own.
+fn allowed_by_template(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("Dockerfile"), "FROM base\nRUN true\n")?;
+    let source = folder.path().display().to_string();
+    server.run(&["template", "build", "nesting", &source])?;
+    let unshare = |id: &str| server.exec(id, "root", "unshare -U true");
+    let before = server.create(&["nesting"])?;
+    let refused = unshare(&before)?;
+    check!(refused.code != 0, "{refused:?}");
+
+    let allow = ["--allow", "nested-namespaces"];
+    let said = server.run(&[&["template", "security", "nesting"][..], &allow].concat())?;
+    check!(said.contains("cannot be checkpointed"), "{said}");
+    let after = server.create(&["nesting"])?;
+    let allowed = unshare(&after)?;
+    check!(allowed.code == 0, "{allowed:?}");
+    // What ran before keeps its filter, and the rest is refused as ever.
+    let refused = unshare(&before)?;
+    check!(refused.code != 0, "{refused:?}");
+    let other = server.exec(&after, "root", "mount -t tmpfs none /mnt")?;
+    check!(other.code != 0, "{other:?}");
+
+    let off = server.json(&["template", "security", "nesting"])?;
+    check!(off["security"]["nested_namespaces"] == false, "{off}");
+    check!(off["losses"].as_array().is_some_and(Vec::is_empty), "{off}");
+    server.run(&["sandbox", "delete", &before, &after])?;
+    server.run(&["template", "delete", "nesting"])?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Target, pair, size};
 
@@ -39,6 +39,19 @@ pub enum TemplateCommand {
     /// Build a template from a file of steps (a Dockerfile with FROM, COPY, RUN, ENV, ARG,
     /// WORKDIR, USER and CMD).
     Build(BuildArgs),
+    /// Set what new sandboxes of a template may do beyond the default, and say what it costs.
+    ///
+    /// The options are those of the finished build that NAME (`name` or `name:tag`) has now:
+    /// running sandboxes keep theirs, and a later build, or a build FROM the template, starts with
+    /// all off.
+    Security {
+        name: String,
+        /// What is allowed, separated by commas; without it, all is off.
+        #[arg(long, value_name = "OPTION", value_delimiter = ',')]
+        allow: Vec<Allowed>,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Delete a template and its builds; `name:tag` removes that tag only.
     #[command(visible_alias = "rm")]
     Delete {
@@ -46,6 +59,20 @@ pub enum TemplateCommand {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// What `template security` can allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Allowed {
+    /// `unshare`, `clone` with namespaces; no checkpoint while one lives.
+    NestedNamespaces,
+    /// No checkpoint while a ring is open.
+    #[value(alias = "io_uring")]
+    IoUring,
+    /// No checkpoint while one is open.
+    Userfaultfd,
+    /// Its restrictions are lost by a checkpoint.
+    Landlock,
 }
 
 #[derive(Debug, Args)]

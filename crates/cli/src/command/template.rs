@@ -4,6 +4,7 @@ mod build;
 mod context;
 mod dockerfile;
 mod import;
+mod security;
 
 use woodfrog_types::Timestamp;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
@@ -27,6 +28,11 @@ pub(super) async fn run(command: TemplateCommand) -> Outcome {
             }
             Ok(0)
         }
+        TemplateCommand::Security {
+            name,
+            allow,
+            target,
+        } => security::run(&name, &allow, &target).await,
         TemplateCommand::Build(args) => build::run(args).await,
         TemplateCommand::Import {
             name,

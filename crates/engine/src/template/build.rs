@@ -7,7 +7,7 @@ use woodfrog_core::validate;
 use woodfrog_types::event::Level;
 use woodfrog_types::key::Principal;
 use woodfrog_types::limits::BUILD_STEPS_MAX;
-use woodfrog_types::template::{Build, BuildState, BuiltImage, Template};
+use woodfrog_types::template::{Build, BuildState, BuiltImage, SecurityOptions, Template};
 use woodfrog_types::{BuildId, Code, Fault, TemplateId, Timestamp};
 
 use crate::engine::Engine;
@@ -63,7 +63,8 @@ impl Failure {
 }
 
 impl Engine {
-    /// Starts a waiting build, in the background. Poll [`Engine::build_fetch`].
+    /// Starts a waiting build, in the background. Poll [`Engine::build_fetch`]. Security options
+    /// of a template that it starts from are not inherited: a new build has all off.
     pub async fn template_build(
         &self,
         principal: &Principal,
@@ -79,7 +80,9 @@ impl Engine {
         }
         let source = match &request.base {
             TemplateBase::Template(name) => {
-                Some(self.template_source(principal, name).await?.image)
+                let mut image = self.template_source(principal, name).await?.image;
+                image.security = SecurityOptions::default();
+                Some(image)
             }
             TemplateBase::Image { .. } => None,
         };

@@ -1,6 +1,7 @@
 //! Templates and their builds.
 
 mod import;
+mod security;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -30,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(build))
         .routes(routes!(log))
         .routes(routes!(prepare))
+        .merge(security::routes())
         .merge(import::routes())
 }
 

@@ -120,3 +120,67 @@ async fn an_uploaded_root_file_system_becomes_a_template_and_is_not_kept() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn security_is_set_and_shown_with_what_it_costs() {
+    let server = Server::start().await;
+    let import = "/api/v1/templates/mine/import?format=rootfs";
+    let asked = server.call("POST", import, "bytes").await;
+    let build = asked.json()["id"].as_str().expect("an id").to_owned();
+    finished(&server, &format!("/api/v1/templates/mine/builds/{build}")).await;
+    let off = json!({
+        "nested_namespaces": false, "io_uring": false, "userfaultfd": false, "landlock": false,
+    });
+    let shown = async || {
+        server
+            .call("GET", "/api/v1/templates/mine", "")
+            .await
+            .json()
+    };
+    assert_eq!(shown().await["security"], off);
+
+    let path = "/api/v1/templates/mine/security";
+    let body = r#"{"nested_namespaces":true,"landlock":true}"#;
+    let set = server.call("PUT", path, body).await;
+    assert_eq!(set.status, 200, "{set:?}");
+    let set = set.json();
+    let mut on = off.clone();
+    on["nested_namespaces"] = json!(true);
+    on["landlock"] = json!(true);
+    assert_eq!(set["security"], on);
+    assert_eq!(set["name"], "mine");
+    assert_eq!(set["build"]["id"], build);
+    assert_eq!(set["losses"].as_array().expect("losses").len(), 2, "{set}");
+    assert_eq!(shown().await["security"], on);
+
+    for (path, key, status, code) in [
+        (path, &server.other, 404, "template_not_found"),
+        (
+            "/api/v1/templates/nosuch/security",
+            &server.admin,
+            404,
+            "template_not_found",
+        ),
+        (
+            "/api/v1/templates/base/security",
+            &server.other,
+            403,
+            "permission_denied",
+        ),
+        (
+            "/api/v1/templates/mine:v9/security",
+            &server.admin,
+            409,
+            "template_not_ready",
+        ),
+    ] {
+        let refused = server.send("PUT", path, Some(key), "{}").await;
+        assert_eq!(refused.status, status, "{path}: {refused:?}");
+        assert_eq!(refused.json()["code"], code, "{path}");
+    }
+    assert_eq!(shown().await["security"], on);
+
+    let set = server.call("PUT", path, "{}").await.json();
+    assert_eq!(set["security"], off);
+    assert_eq!(set["losses"], json!([]));
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use woodfrog_types::Timestamp;
 use woodfrog_types::template::{
-    Build as BuildRecord, BuildLogLine, BuildState, Template as TemplateRecord,
+    Build as BuildRecord, BuildLogLine, BuildState, SecurityOptions, Template as TemplateRecord,
 };
 
 use super::sandbox::Resources;
@@ -25,6 +25,44 @@ pub struct Template {
     pub updated_at: i64,
     /// The build that the default tag names.
     pub current: Option<Build>,
+    /// What sandboxes of the current build may do beyond the default; null until it is ready.
+    pub security: Option<Security>,
+}
+
+/// What sandboxes may do beyond the default. All off unless switched on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Security {
+    /// `unshare`, `clone` with namespaces.
+    pub nested_namespaces: bool,
+    pub io_uring: bool,
+    pub userfaultfd: bool,
+    pub landlock: bool,
+}
+
+/// The options to set: what is not given is off.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SetSecurity {
+    /// `unshare`, `clone` with namespaces: a sandbox cannot be checkpointed while one lives.
+    pub nested_namespaces: bool,
+    /// A sandbox cannot be checkpointed while a ring is open.
+    pub io_uring: bool,
+    /// A sandbox cannot be checkpointed while one is open.
+    pub userfaultfd: bool,
+    /// Its restrictions are lost by a checkpoint.
+    pub landlock: bool,
+}
+
+/// A template's options as they are now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TemplateSecurity {
+    /// The template's name.
+    pub name: String,
+    /// The build that has the options.
+    pub build: Build,
+    pub security: Security,
+    /// What the options that are on cost, a sentence each.
+    pub losses: Vec<String>,
 }
 
 /// One build of a template.
@@ -99,6 +137,61 @@ impl From<BuildRecord> for Build {
     }
 }
 
+impl From<SecurityOptions> for Security {
+    fn from(options: SecurityOptions) -> Self {
+        let SecurityOptions {
+            nested_namespaces,
+            io_uring,
+            userfaultfd,
+            landlock,
+        } = options;
+        Self {
+            nested_namespaces,
+            io_uring,
+            userfaultfd,
+            landlock,
+        }
+    }
+}
+
+impl From<SetSecurity> for SecurityOptions {
+    fn from(wanted: SetSecurity) -> Self {
+        let SetSecurity {
+            nested_namespaces,
+            io_uring,
+            userfaultfd,
+            landlock,
+        } = wanted;
+        Self {
+            nested_namespaces,
+            io_uring,
+            userfaultfd,
+            landlock,
+        }
+    }
+}
+
+impl TemplateSecurity {
+    /// The reply for a build of the template of that name.
+    pub fn new(name: String, build: BuildRecord) -> Self {
+        let options = security(&build).unwrap_or_default();
+        Self {
+            name,
+            build: build.into(),
+            security: options.into(),
+            losses: options.losses().into_iter().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// The options of a ready build.
+fn security(build: &BuildRecord) -> Option<SecurityOptions> {
+    match &build.state {
+        BuildState::Ready(image) => Some(image.security),
+        BuildState::Waiting | BuildState::Building | BuildState::Failed { .. } => None,
+    }
+}
+
 impl Template {
     /// The reply for a template and its current build.
     pub fn new(template: TemplateRecord, current: Option<BuildRecord>) -> Self {
@@ -114,6 +207,7 @@ impl Template {
                 .collect(),
             created_at: template.created_at.as_millis(),
             updated_at: template.updated_at.as_millis(),
+            security: current.as_ref().and_then(security).map(Into::into),
             current: current.map(Into::into),
         }
     }
