@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import sys
 import time
 import traceback
@@ -61,6 +62,13 @@ def _report(name, start, error):
     return 1
 
 
+def _leave(failed):
+    """Ends without the interpreter's tear-down: the client's native threads may still run, and
+    some of its releases abort when they meet a half-gone interpreter."""
+    sys.stdout.flush()
+    os._exit(1 if failed else 0)
+
+
 def run(clean_up=lambda: None):
     """Runs the registered cases, cleans up, exits with 1 if one failed."""
     failed = 0
@@ -73,7 +81,7 @@ def run(clean_up=lambda: None):
         failed += _report(body.__name__, start, error)
     clean_up()
     print(f"{len(_cases) - failed} of {len(_cases)} cases passed")
-    sys.exit(1 if failed else 0)
+    _leave(failed)
 
 
 def run_async(set_up, clean_up):
@@ -93,4 +101,4 @@ def run_async(set_up, clean_up):
         print(f"{len(_cases) - failed} of {len(_cases)} cases passed")
         return failed
 
-    sys.exit(1 if asyncio.run(main()) else 0)
+    _leave(asyncio.run(main()))
