@@ -1,20 +1,23 @@
 //! `./x bench sandbox`: speed and size beside peers and physical limits measured in the same run.
 
+mod commands;
 mod floor;
-mod http;
 mod memory;
 mod sample;
+mod sleep;
 mod transfer;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use woodfrog_testkit::{Server, wait_for};
 
-use crate::server::{build, root};
-use crate::setup;
+use crate::server::{build, complete, root};
+use crate::setup::{self, Level};
 use crate::step::step;
-use http::Client;
 use sample::{Sample, measure};
+use woodfrog_testkit::http::Client;
 
 /// Sandboxes created one after the other for the latency figures.
 const CREATES: usize = 200;
@@ -24,21 +27,26 @@ const PARALLEL: usize = 50;
 /// How long making the base template may take.
 const PREPARE_MAX: std::time::Duration = std::time::Duration::from_secs(900);
 
-/// Runs a benchmark by name.
-pub(crate) fn run_bench(name: &str) -> Result<()> {
-    match name {
-        "sandbox" => sandbox(),
-        other => bail!("no benchmark `{other}`; there is: sandbox"),
-    }
-}
-
-fn sandbox() -> Result<()> {
-    setup::run(true)?;
-    let binary = step("build for release", || build(true))?;
+/// Runs a benchmark by name; `debug` tries the benchmark itself on a build that is not optimised.
+pub(crate) fn run_bench(name: &str, debug: bool) -> Result<()> {
+    let measure: fn(&Server) -> Result<()> = match name {
+        "sandbox" => figures,
+        "commands" => |server| commands::all(server).map(|rows| table(&rows)),
+        "sleep" => |server| sleep::all(server).map(|rows| table(&rows)),
+        other => bail!("no benchmark `{other}`; there are: sandbox, commands, sleep"),
+    };
+    setup::run(Level::Bench)?;
+    let binary = match debug {
+        true => step("build for debugging: the figures mean nothing", || {
+            build(false)
+        }),
+        false => step("build for release", || build(true)),
+    }?;
+    complete(&binary)?;
     let data_dir = root().join("target/bench");
     let server = Server::start(&binary, &data_dir, &["--dev"])?;
     step("prepare the base template", || prepare(&server))?;
-    let result = step("measure", || figures(&server));
+    let result = step("measure", || measure(&server));
     server.remove()?;
     result
 }
@@ -49,13 +57,18 @@ fn figures(server: &Server) -> Result<()> {
     rows.extend(creates(server)?);
     rows.push(turns(server)?);
     rows.push(parallel_creates(server)?);
+    rows.extend(commands::all(server)?);
     rows.extend(transfer::all(server)?);
     rows.extend(memory::all(server)?);
+    table(&rows);
+    Ok(())
+}
+
+fn table(rows: &[Sample]) {
     println!("\n| what | figure | n |\n|---|---|---|");
-    for row in &rows {
+    for row in rows {
         println!("{row}");
     }
-    Ok(())
 }
 
 /// The body of a create; timeouts end what an interrupted run leaves.
@@ -162,9 +175,14 @@ fn parallel_creates(server: &Server) -> Result<Sample> {
     ))
 }
 
-/// Whether a program is there to compare with.
-fn has_peer(program: &str) -> bool {
-    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
-    dirs.iter()
-        .any(|dir| std::path::Path::new(dir).join(program).is_file())
+/// A program to compare with, where it is there: where the server keeps its own, or the system's.
+fn peer(program: &str) -> Option<PathBuf> {
+    let own = Path::new("/opt/woodfrog").join(program).join("usr/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+    std::iter::once(own)
+        .chain(system.map(PathBuf::from))
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use woodfrog_testkit::Server;
 
-use crate::server::{build, root};
+use crate::server::{build, complete, root};
 use crate::setup;
 use crate::step::{output, run, step};
 
@@ -20,8 +20,9 @@ print('primes:', [n for n in range(2, 60) if all(n % d for d in range(2, n))], f
 
 /// Runs the demo; `keep` leaves its server running.
 pub(crate) fn run_demo(keep: bool) -> Result<()> {
-    step("set up the machine", || setup::run(false))?;
+    step("set up the machine", || setup::run(setup::Level::Run))?;
     let binary = step("build woodfrog", || build(true))?;
+    step("bring what checkpoints need", || complete(&binary))?;
     let data_dir = root().join("target/demo");
     let server = step("start the server", || {
         Server::start(&binary, &data_dir, &[])
@@ -57,6 +58,7 @@ pub(crate) fn run_demo(keep: bool) -> Result<()> {
         "it has a disk of its own",
         &["echo kept > ~/note; cat ~/note; df -h / | tail -1"],
     )?;
+    sleep(&server, &id)?;
     timings(&server)?;
     finish(server, &id, keep)
 }
@@ -69,6 +71,24 @@ fn show(server: &Server, id: &str, what: &str, command: &[&str]) -> Result<()> {
     run(&mut server.cli(&args))?;
     println!("--- {:.1} ms", millis(start));
     Ok(())
+}
+
+/// To disk and back, with a process that counts.
+fn sleep(server: &Server, id: &str) -> Result<()> {
+    let counter = "nohup sh -c 'i=0; while :; do i=$((i+1)); echo $i > ~/count; sleep 0.1; done' \
+                   > /dev/null 2>&1 & sleep 1; cat ~/count";
+    show(server, id, "a process that counts", &["sh", "-c", counter])?;
+    println!("\n--- to sleep, on disk: nothing of it stays in memory");
+    let start = Instant::now();
+    run(&mut server.cli(&["sandbox", "hibernate", id]))?;
+    println!("--- {:.1} ms", millis(start));
+    let look = "cat ~/count; sleep 0.5; cat ~/count";
+    show(
+        server,
+        id,
+        "any access wakes it, and it counts on",
+        &["sh", "-c", look],
+    )
 }
 
 /// Ten more sandboxes, one after the other.

@@ -24,9 +24,31 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("guest-client", &["guest-proto"]),
     ("network", &[]),
     ("images", &[]),
+    ("volumes", &[]),
+    ("driver-common", &["types", "sandbox", "linux", "network"]),
+    ("blob", &[]),
     (
         "driver-native",
-        &["types", "sandbox", "linux", "network", "guest-client"],
+        &[
+            "types",
+            "sandbox",
+            "linux",
+            "network",
+            "guest-client",
+            "driver-common",
+        ],
+    ),
+    (
+        "driver-gvisor",
+        &[
+            "types",
+            "sandbox",
+            "linux",
+            "network",
+            // It relays connections, and passes on descriptors that the guest cannot.
+            "guest-proto",
+            "driver-common",
+        ],
     ),
     (
         "engine",
@@ -37,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sandbox",
             "guest-client",
             "images",
+            "volumes",
         ],
     ),
     (

@@ -5,15 +5,20 @@ mod bench;
 mod demo;
 mod dns;
 mod edges;
+mod node;
 mod sdk;
 mod server;
 mod setup;
+mod soak;
 mod step;
 mod suite;
 mod tidy;
+mod trpc;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::setup::Level;
 
 #[derive(Parser)]
 #[command(name = "x", about = "Tasks of the Woodfrog project")]
@@ -24,11 +29,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what running (and with --tests: testing) needs from the distribution's packages.
+    /// Install what running (with --tests or --bench: more) needs from the distribution's packages.
     Setup {
         /// Also what the tests need: Node and Python packages.
         #[arg(long)]
         tests: bool,
+        /// Also what the benchmark compares with: bubblewrap and runc.
+        #[arg(long)]
+        bench: bool,
     },
     /// Build, start a server, make a sandbox, run code in it, show timings, clean up.
     Demo {
@@ -42,7 +50,7 @@ enum Task {
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
-    /// Programs written against the E2B SDKs, run against the built binary.
+    /// Programs written against the E2B SDKs and the tRPC client, run against the built binary.
     Sdk {
         /// Only programs whose name contains this.
         #[arg(default_value = "")]
@@ -50,9 +58,24 @@ enum Task {
     },
     /// Speed and size beside peers and limits.
     Bench {
-        /// Which: sandbox.
+        /// Which: sandbox, commands (a part of it), or sleep.
         #[arg(default_value = "sandbox")]
         name: String,
+        /// Not optimised: to try the benchmark itself.
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Random operations on the built server, which is killed now and then, against a model.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 3600)]
+        seconds: u64,
+        /// Which sequence of operations.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Not optimised.
+        #[arg(long)]
+        debug: bool,
     },
     /// Rules about the tree: file sizes, crate edges, unsafe code, documentation.
     Tidy,
@@ -60,11 +83,18 @@ enum Task {
 
 fn main() -> Result<()> {
     match Cli::parse().task {
-        Task::Setup { tests } => setup::run(tests),
+        Task::Setup { bench: true, .. } => setup::run(Level::Bench),
+        Task::Setup { tests: true, .. } => setup::run(Level::Tests),
+        Task::Setup { .. } => setup::run(Level::Run),
         Task::Demo { keep } => demo::run_demo(keep),
         Task::Test { only } => suite::run_all(&only),
         Task::Sdk { filter } => sdk::run(&filter).map(drop),
-        Task::Bench { name } => bench::run_bench(&name),
+        Task::Bench { name, debug } => bench::run_bench(&name, debug),
+        Task::Soak {
+            seconds,
+            seed,
+            debug,
+        } => soak::run_soak(seconds, seed, debug),
         Task::Tidy => tidy::run().and_then(|()| edges::run()),
     }
 }

@@ -10,7 +10,9 @@ use crate::dns::WildcardDns;
 use woodfrog_testkit::Server;
 
 use crate::server::{build, root};
-use crate::setup::{JS_SDKS, PYTHON_SDKS, javascript_dir, python_program};
+use crate::setup::{
+    self, JS_SDKS, Level, PYTHON_SDKS, javascript_dir, node_program, python_program,
+};
 use crate::step::{run as run_command, step};
 use crate::suite::Tally;
 
@@ -47,7 +49,8 @@ impl Mode {
                 command
                     .args(args)
                     .env("E2B_API_URL", url)
-                    .env("E2B_SANDBOX_URL", url);
+                    .env("E2B_SANDBOX_URL", url)
+                    .env("E2B_VOLUME_API_URL", url);
                 command
             }
             Self::Domain {
@@ -81,16 +84,19 @@ impl Mode {
 
 /// Runs every program whose name contains `filter`, with every release, in both modes.
 pub(crate) fn run(filter: &str) -> Result<Tally> {
-    crate::setup::run(true)?;
+    setup::run(Level::Tests)?;
     let binary = build(false)?;
     let work = root().join("target/sdk-run");
     let mut tally = Tally::default();
-    let plain = Server::start(&binary, &work.join("plain"), &["--dev"])?;
+    let mut plain = Server::start(&binary, &work.join("plain"), &["--dev"])?;
     let mode = Mode::Plain {
         url: plain.url().to_owned(),
     };
     prepare(&plain, &mode)?;
     programs(&mode, filter, &mut tally)?;
+    // The same machine, but now it asks for keys.
+    plain.restart_with(&[])?;
+    crate::trpc::run(&plain, filter, &mut tally)?;
     plain.remove()?;
 
     let port = free_port()?;
@@ -147,19 +153,14 @@ fn free_port() -> Result<u16> {
 }
 
 fn programs(mode: &Mode, filter: &str, tally: &mut Tally) -> Result<()> {
+    let node = node_program();
     for version in JS_SDKS {
         for program in sources("tests/e2b/js", "mjs", filter)? {
             // Modules are resolved from where the file is: it runs as a copy beside them.
             let copy = javascript_dir(version).join(program.file_name().context("file name")?);
             std::fs::copy(&program, &copy)?;
             copy_helpers(&program, &javascript_dir(version))?;
-            run_program(
-                mode,
-                &format!("JavaScript {version}"),
-                Path::new("node"),
-                &copy,
-                tally,
-            );
+            run_program(mode, &format!("JavaScript {version}"), &node, &copy, tally);
         }
     }
     for version in PYTHON_SDKS {
@@ -172,7 +173,7 @@ fn programs(mode: &Mode, filter: &str, tally: &mut Tally) -> Result<()> {
 }
 
 /// Files that begin with `_` are helpers of the programs beside them.
-fn copy_helpers(program: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_helpers(program: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(program.parent().context("folder of the program")?)? {
         let path = entry?.path();
         let name = path.file_name().context("file name")?;
@@ -183,7 +184,7 @@ fn copy_helpers(program: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn sources(dir: &str, extension: &str, filter: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn sources(dir: &str, extension: &str, filter: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(root().join(dir)).with_context(|| format!("read {dir}"))? {
         let path = entry?.path();
@@ -211,7 +212,16 @@ fn run_program(mode: &Mode, sdk: &str, program: &Path, source: &Path, tally: &mu
         .into_owned();
     let mut command = mode.command(program, &[source]);
     command.env("E2B_API_KEY", format!("e2b_{}", "0".repeat(40)));
-    println!("\n--- {name} · {sdk} · {}", mode.name());
+    run_bounded(
+        &format!("{name} · {sdk} · {}", mode.name()),
+        &command,
+        tally,
+    );
+}
+
+/// Runs a program for a limited time and counts how it went.
+pub(crate) fn run_bounded(title: &str, command: &Command, tally: &mut Tally) {
+    println!("\n--- {title}");
     let limit = ["timeout", "--kill-after=5", "300"];
     let mut bounded = Command::new(limit[0]);
     bounded
@@ -227,7 +237,7 @@ fn run_program(mode: &Mode, sdk: &str, program: &Path, source: &Path, tally: &mu
         Ok(()) => tally.passed += 1,
         Err(error) => {
             tally.failed += 1;
-            println!("FAILED: {name} · {sdk} · {}: {error:#}", mode.name());
+            println!("FAILED: {title}: {error:#}");
         }
     }
 }

@@ -26,3 +26,9 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
         .join(if release { "release" } else { "debug" })
         .join("woodfrog"))
 }
+
+/// Has the server bring what it needs beyond the system's packages: CRIU and gVisor, each in a
+/// folder of its own. Quick once they are there.
+pub(crate) fn complete(binary: &Path) -> Result<()> {
+    crate::step::run(Command::new(binary).args(["doctor", "--fix"]))
+}

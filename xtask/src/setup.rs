@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::node;
 use crate::step::{on_path, step};
 
 /// Program on the path → Debian package, for running sandboxes.
@@ -24,6 +25,20 @@ const TESTS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
+/// Additionally, what the benchmark compares with and measures by.
+const BENCH: &[(&str, &str)] = &[("bwrap", "bubblewrap"), ("runc", "runc"), ("curl", "curl")];
+
+/// How much is installed; each has what those before it have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// What running sandboxes needs.
+    Run,
+    /// What the tests need.
+    Tests,
+    /// What the benchmark needs.
+    Bench,
+}
+
 /// The JavaScript SDK's releases that must work: the last of the first API generation and the
 /// newest.
 pub(crate) const JS_SDKS: &[&str] = &["2.50.0", "2.51.0"];
@@ -31,10 +46,13 @@ pub(crate) const JS_SDKS: &[&str] = &["2.50.0", "2.51.0"];
 pub(crate) const PYTHON_SDKS: &[&str] = &["2.45.1", "2.63.0"];
 
 /// Installs; what is there already is left alone.
-pub(crate) fn run(tests: bool) -> Result<()> {
+pub(crate) fn run(level: Level) -> Result<()> {
     let mut wanted: Vec<(&str, &str)> = RUNTIME.to_vec();
-    if tests {
+    if level >= Level::Tests {
         wanted.extend_from_slice(TESTS);
+    }
+    if level >= Level::Bench {
+        wanted.extend_from_slice(BENCH);
     }
     let missing: Vec<&str> = wanted
         .iter()
@@ -46,8 +64,9 @@ pub(crate) fn run(tests: bool) -> Result<()> {
     } else {
         step(&format!("install {}", missing.join(" ")), || apt(&missing))?;
     }
-    if tests {
+    if level >= Level::Tests {
         step("Node and Python packages", || {
+            node::ensure(&cache())?;
             JS_SDKS.iter().try_for_each(|version| javascript(version))?;
             PYTHON_SDKS.iter().try_for_each(|version| python(version))
         })?;
@@ -85,6 +104,11 @@ fn run_apt(args: &[&str]) -> Result<()> {
 /// Where a release of the JavaScript SDK is installed.
 pub(crate) fn javascript_dir(version: &str) -> PathBuf {
     cache().join(format!("js-{version}"))
+}
+
+/// The Node that the SDK's programs run with.
+pub(crate) fn node_program() -> PathBuf {
+    node::program(&cache())
 }
 
 /// The Python of the environment that a release of the Python SDK is installed in.

@@ -18,7 +18,9 @@ type Work = fn() -> Result<Tally>;
 
 /// The steps in their order: the cheap ones that fail early come first.
 const STEPS: &[(&str, Work)] = &[
-    ("setup", || setup::run(true).map(|()| Tally::default())),
+    ("setup", || {
+        setup::run(setup::Level::Tests).map(|()| Tally::default())
+    }),
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("tidy", || {
         tidy::run()
@@ -36,7 +38,10 @@ const STEPS: &[(&str, Work)] = &[
             "warnings",
         ])
     }),
-    ("build", || server::build(false).map(|_| Tally::default())),
+    ("build", || {
+        let binary = server::build(false)?;
+        server::complete(&binary).map(|()| Tally::default())
+    }),
     ("tests", rust_tests),
     ("sdk", || sdk::run("")),
 ];

@@ -35,16 +35,14 @@ fn examine(args: &DoctorArgs) -> io::Result<bool> {
     };
     let mut probes = probe::all_and_selftest(&place, &program);
     if args.fix {
-        let (packages, criu) = (fix::wanted(&probes), fix::wants_criu(&probes));
-        if packages.is_empty() && !criu {
+        let (packages, apart) = (fix::wanted(&probes), fix::wanted_apart(&probes));
+        if packages.is_empty() && apart.is_empty() {
             output::note("nothing is missing that could be installed");
         } else {
             if !packages.is_empty() {
                 fix::install(&packages)?;
             }
-            if criu {
-                fix::install_criu();
-            }
+            apart.into_iter().for_each(fix::install_apart);
             probes = probe::all_and_selftest(&place, &program);
         }
     }
@@ -91,7 +89,7 @@ fn print(probes: &[Probe]) -> io::Result<()> {
         many => format!("sandboxes cannot run on this machine: {many} things are missing"),
     };
     output::line(&verdict)?;
-    if !fix::wanted(probes).is_empty() || fix::wants_criu(probes) {
+    if !fix::wanted(probes).is_empty() || !fix::wanted_apart(probes).is_empty() {
         output::line("`woodfrog doctor --fix` installs what can be installed")?;
     }
     Ok(())

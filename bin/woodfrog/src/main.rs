@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod doctor;
+mod drivers;
 mod images;
 mod logging;
 mod purge;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
             Ok(socket) => woodfrog_linux::launcher::launcher_main(socket),
             Err(_) => return ExitCode::FAILURE,
         },
+        Some(woodfrog_linux::stage::SUBCOMMAND) => {
+            woodfrog_linux::stage::stage_main(std::env::args().nth(2).as_deref())
+        }
         Some("__checkpoint-subject") => woodfrog_linux::criu::subject_main(),
         _ => {}
     }

@@ -41,11 +41,8 @@ pub(crate) fn run(data_dir: &Path, file: Option<&PathBuf>, yes: bool) -> Result<
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let driver = crate::serve::native(&config).await?;
-        driver
-            .purge()
-            .await
-            .context("remove what the server had on the machine")
+        let drivers = crate::serve::drivers(&config).await?;
+        drivers.purge().await
     })?;
     std::fs::remove_dir_all(data_dir).with_context(|| format!("remove {}", data_dir.display()))
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use woodfrog_cli::Config;
 use woodfrog_cli::config::Tls;
 use woodfrog_core::admission::Caps;
+use woodfrog_driver_gvisor::GvisorOptions;
 use woodfrog_driver_native::{NativeDriver, NativeOptions};
 use woodfrog_engine::{Engine, KeyPolicy, Options, Ports};
 use woodfrog_images::LayerStore;
@@ -20,6 +21,7 @@ use woodfrog_server::serve::{Faces, Listener, TlsSource, tls};
 use woodfrog_server::{App, ServerOptions, control};
 use woodfrog_store_sqlite::SqliteStore;
 
+use crate::drivers::Drivers;
 use crate::images::LocalImages;
 
 /// The guest's program, built beside the server.
@@ -49,7 +51,7 @@ async fn serve(config: Config) -> Result<()> {
     let tcp = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
-    let driver = Arc::new(native(&config).await?);
+    let driver = Arc::new(drivers(&config).await?);
     let engine = engine(&config, Arc::clone(&driver) as Arc<dyn Driver>).await?;
     welcome(&config, &engine).await?;
     let local = tcp.local_addr()?;
@@ -123,7 +125,7 @@ fn lock(data_dir: &Path) -> Result<std::fs::File> {
     Ok(file)
 }
 
-pub(crate) async fn native(config: &Config) -> Result<NativeDriver> {
+async fn native(config: &Config) -> Result<NativeDriver> {
     let options = NativeOptions {
         data_dir: config.data_dir.clone(),
         guest: GUEST,
@@ -137,6 +139,21 @@ pub(crate) async fn native(config: &Config) -> Result<NativeDriver> {
     NativeDriver::start(options)
         .await
         .context("start the native driver (see `woodfrog doctor`)")
+}
+
+/// Both drivers.
+pub(crate) async fn drivers(config: &Config) -> Result<Drivers> {
+    let options = GvisorOptions {
+        data_dir: config.data_dir.clone(),
+        guest: GUEST,
+        runsc_prefix: woodfrog_linux::runsc::default_prefix(),
+        pool_size: config.pool_size,
+        // The configured block is the native driver's.
+        cidr: None,
+        allow_private: config.network_allow_private.clone(),
+        memory_snapshots: config.gvisor_memory_snapshots,
+    };
+    Drivers::start(native(config).await?, options).await
 }
 
 async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
@@ -158,6 +175,7 @@ async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
     // Clients give a create 60 s; making the base from packages takes about half of that.
     options.base_wait = std::time::Duration::from_secs(55);
     options.timeout_max = config.sandbox_timeout_max;
+    options.sleep = config.sleep;
     options.drain_timeout = config.shutdown_timeout;
     let ports = Ports {
         store: Arc::new(store),

@@ -7,13 +7,17 @@ use clap::{Args, Parser, Subcommand};
 
 mod key;
 mod sandbox;
+mod sleep;
+mod snapshot;
 mod target;
 mod template;
 
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
+pub use sleep::{After, SleepArgs, SleepCommand};
+pub use snapshot::SnapshotCommand;
 pub use target::Target;
-pub use template::{Allowed, BuildArgs, TemplateCommand};
+pub use template::{Allowed, BuildArgs, On, TemplateCommand};
 
 /// Runs AI agents in sandboxes that sleep when nobody needs them and lose nothing.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ pub enum Command {
     /// Create and use sandboxes.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Snapshots: what sandboxes were at one moment, to start others from.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Templates: what sandboxes start from.
     #[command(subcommand)]
     Template(TemplateCommand),

@@ -6,6 +6,8 @@ mod follow;
 mod key;
 mod sandbox;
 mod shell;
+mod sleep;
+mod snapshot;
 mod stdin;
 mod template;
 
@@ -53,6 +55,7 @@ pub fn run(command: Command) -> ExitCode {
 async fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Sandbox(command) => sandbox::run(command).await,
+        Command::Snapshot(command) => snapshot::run(command).await,
         Command::Template(command) => template::run(command).await,
         Command::Key(command) => key::run(command).await,
         Command::Completions { shell } => {

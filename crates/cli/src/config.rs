@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use woodfrog_types::sleep::{Fallback, SleepPolicy};
+
 pub use layers::{Layers, Origin, Resolved, parse_bytes, parse_duration};
 
 /// A setting that cannot be used.
@@ -98,7 +100,11 @@ pub struct Config {
     pub uid_base: u32,
     pub pool_size: Option<u64>,
     pub launchers: u32,
+    /// When sandboxes go to sleep whose request does not say.
+    pub sleep: SleepPolicy,
     pub cgroup_favor_moves: bool,
+    /// Whether gVisor's sandboxes are saved with their memory.
+    pub gvisor_memory_snapshots: bool,
 }
 
 impl Config {
@@ -138,10 +144,26 @@ impl Config {
             insecure_registries: resolved.list("images.insecure_registries"),
             uid_base: resolved.parse("uid_base", "a whole number")?,
             pool_size: resolved.optional_bytes("pool_size")?,
+            sleep: sleep(resolved)?,
             launchers: resolved.parse("launchers", "a whole number")?,
             cgroup_favor_moves: resolved.flag("cgroup_favor_moves")?,
+            gvisor_memory_snapshots: resolved.flag("gvisor_memory_snapshots")?,
         })
     }
+}
+
+fn sleep(resolved: &Resolved) -> Result<SleepPolicy, ConfigError> {
+    Ok(SleepPolicy {
+        pause_after: resolved.rung("sleep.pause_after")?,
+        hibernate_after: resolved.rung("sleep.hibernate_after")?,
+        archive_after: resolved.rung("sleep.archive_after")?,
+        delete_after: resolved.rung("sleep.delete_after")?,
+        fallback: match resolved.text("sleep.fallback").trim() {
+            "stay_paused" => Fallback::StayPaused,
+            "filesystem" => Fallback::Filesystem,
+            _ => return Err(resolved.bad("sleep.fallback", "want stay_paused or filesystem")),
+        },
+    })
 }
 
 fn tls(resolved: &Resolved) -> Result<Tls, ConfigError> {
@@ -208,6 +230,18 @@ mod tests {
         let config = resolve(&[]).expect("defaults");
         assert_eq!(config.listen.port(), 7070);
         assert_eq!(config.tls, Tls::Off);
+        assert_eq!(config.sleep, SleepPolicy::default());
+    }
+
+    #[test]
+    fn sleep_may_be_never() {
+        let config = resolve(&[
+            ("sleep.pause_after", "never"),
+            ("sleep.archive_after", "2h"),
+        ]);
+        let sleep = config.expect("valid").sleep;
+        assert_eq!(sleep.pause_after, None);
+        assert_eq!(sleep.archive_after, Some(Duration::from_secs(7200)));
     }
 
     #[test]
@@ -219,6 +253,9 @@ mod tests {
             ("shutdown_timeout", "soon"),
             ("domain", "Bad_Name"),
             ("domain", "x:0"),
+            ("sleep.pause_after", "0s"),
+            ("sleep.delete_after", "soon"),
+            ("sleep.fallback", "perhaps"),
         ] {
             let error = resolve(&[(key, value)]).expect_err(key).to_string();
             assert!(error.contains(key) && error.contains("flag"), "{error}");

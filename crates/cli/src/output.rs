@@ -1,9 +1,16 @@
 //! Printing: tables for people, JSON for programs. Data goes to standard output, the rest to
 //! standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::args::Target;
+
+/// Between two pictures of a spinner.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Prints one JSON document.
 ///
@@ -61,6 +68,32 @@ pub fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
+/// A sign of life on standard error while something takes its time; gone when it is dropped.
+pub struct Spinner(ProgressBar);
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Shows that `doing` goes on, and for how long, where a person sees it.
+pub fn spinner(target: &Target, doing: String) -> Spinner {
+    let seen = !target.json && io::stderr().is_terminal();
+    let bar = match seen {
+        true => ProgressBar::new_spinner(),
+        false => ProgressBar::hidden(),
+    };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.set_message(doing);
+    if seen {
+        bar.enable_steady_tick(TICK);
+    }
+    Spinner(bar)
+}
+
 /// Tells the person, on standard error.
 pub fn note(text: &str) {
     // A closed standard error is no reason to fail.
@@ -103,8 +136,6 @@ pub fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

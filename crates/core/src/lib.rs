@@ -10,5 +10,7 @@ pub mod filter;
 pub mod key;
 pub mod lifecycle;
 pub mod names;
+pub mod seal;
+pub mod sleep;
 pub mod token;
 pub mod validate;

@@ -1,4 +1,4 @@
-//! The life of a sandbox: `creating → running → deleting → gone`.
+//! The life of a sandbox: `creating → running ⇄ asleep → deleting → gone`.
 //!
 //! [`step`] is the only place that changes a [`Sandbox`]. It returns the next record and what has
 //! to be done about it; the caller commits the record first and acts afterwards.
@@ -8,8 +8,14 @@ use std::time::Duration;
 
 use woodfrog_types::event::Level;
 use woodfrog_types::network::NetworkSpec;
-use woodfrog_types::sandbox::{EndReason, InstanceState, Sandbox, SandboxState};
-use woodfrog_types::{Code, Fault, Timestamp};
+use woodfrog_types::sandbox::{EndReason, InstanceState, OnTimeout, Sandbox, SandboxState};
+use woodfrog_types::sleep::{Sleep, SleepCause, SleepPolicy};
+use woodfrog_types::snapshot::SnapshotContent;
+use woodfrog_types::{Code, Fault, SnapshotId, Timestamp};
+
+use crate::sleep::{self, Rearm};
+
+mod asleep;
 
 /// Something that happened to a sandbox or is asked of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +26,54 @@ pub enum Event {
     SetDeadline { deadline: Option<Timestamp> },
     /// It lives at least until this time. A later deadline stays.
     ExtendDeadline { deadline: Timestamp },
-    /// The clock says that a deadline may have passed.
-    DeadlinePassed,
+    /// This is what its deadline leads to from now on.
+    SetOnTimeout { on_timeout: OnTimeout },
+    /// It goes to sleep by itself at other times from now on.
+    SetSleep { policy: SleepPolicy },
+    /// The clock says that a deadline or the next rung of its sleep may have come.
+    Due,
     /// Its network rules are replaced.
     SetNetwork { network: NetworkSpec },
+    /// It is to stand still.
+    Pause { cause: SleepCause },
+    /// It sleeps already, but for this reason from now on.
+    Recause { cause: SleepCause },
+    /// It stands still no more.
+    Thawed { rearm: Rearm },
+    /// It is to be saved into this snapshot, and to end.
+    Hibernate {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        cause: SleepCause,
+    },
+    /// It is safe in the snapshot, and has ended.
+    Hibernated,
+    /// It could not be saved and goes on; `paused`: as it stood still before.
+    HibernateFailed {
+        paused: Option<Sleep>,
+        reason: String,
+    },
+    /// It and its unfinished snapshot are gone; the snapshot before holds what is left.
+    FellBack {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+    },
+    /// It is to be brought back.
+    Wake,
+    /// It is back; its processes go on (`Memory`) or began anew.
+    Woken {
+        instance: InstanceState,
+        content: SnapshotContent,
+        rearm: Rearm,
+    },
+    /// It could not be brought back.
+    WakeFailed { reason: String },
+    /// Its snapshot is to move to the archive.
+    Archive,
+    /// Its snapshot is in the archive.
+    Archived,
+    /// Its snapshot could not be moved, or was brought back from the archive.
+    Unarchived,
     /// It has to go.
     Delete { reason: EndReason },
     /// The driver has nothing of it any more.
@@ -54,6 +104,15 @@ pub enum Effect {
     ApplyEgress,
     /// Whoever waits for the earliest deadline looks again.
     RearmDeadline,
+    /// The driver freezes it.
+    Freeze,
+    /// [`Event::Hibernate`] follows, with a snapshot of this content.
+    Hibernate {
+        content: SnapshotContent,
+        cause: SleepCause,
+    },
+    /// [`Event::Archive`] follows.
+    Archive,
 }
 
 /// A line for the sandbox's event log, without its time.
@@ -64,6 +123,22 @@ pub struct LogEntry {
     pub kind: &'static str,
     pub message: String,
     pub fields: BTreeMap<String, String>,
+}
+
+impl LogEntry {
+    fn new(level: Level, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            level,
+            kind,
+            message: message.into(),
+            fields: BTreeMap::new(),
+        }
+    }
+
+    fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.fields.insert(name.to_owned(), value.to_string());
+        self
+    }
 }
 
 /// The outcome of [`step`].
@@ -80,10 +155,15 @@ pub struct Step {
 pub struct Denied {
     pub state: &'static str,
     pub event: &'static str,
+    /// It will not help to ask again in a moment: somebody must resume it.
+    pub asleep: bool,
 }
 
 impl From<Denied> for Fault {
     fn from(denied: Denied) -> Self {
+        if denied.asleep {
+            return sleep::asleep();
+        }
         Self::new(
             Code::Transitioning,
             format!("the sandbox is {}; try again in a moment", denied.state),
@@ -98,8 +178,23 @@ impl Event {
             Self::Ready { .. } => "ready",
             Self::SetDeadline { .. } => "set_deadline",
             Self::ExtendDeadline { .. } => "extend_deadline",
-            Self::DeadlinePassed => "deadline_passed",
+            Self::SetOnTimeout { .. } => "set_on_timeout",
+            Self::SetSleep { .. } => "set_sleep",
+            Self::Due => "due",
             Self::SetNetwork { .. } => "set_network",
+            Self::Pause { .. } => "pause",
+            Self::Recause { .. } => "recause",
+            Self::Thawed { .. } => "thawed",
+            Self::Hibernate { .. } => "hibernate",
+            Self::Hibernated => "hibernated",
+            Self::HibernateFailed { .. } => "hibernate_failed",
+            Self::FellBack { .. } => "fell_back",
+            Self::Wake => "wake",
+            Self::Woken { .. } => "woken",
+            Self::WakeFailed { .. } => "wake_failed",
+            Self::Archive => "archive",
+            Self::Archived => "archived",
+            Self::Unarchived => "unarchived",
             Self::Delete { .. } => "delete",
             Self::Destroyed => "destroyed",
         }
@@ -111,66 +206,132 @@ pub fn step(sandbox: &Sandbox, event: Event, now: Timestamp) -> Result<Step, Den
     let denied = Denied {
         state: sandbox.state.as_str(),
         event: event.as_str(),
+        asleep: is_asleep(&sandbox.state),
     };
-    match (&sandbox.state, event) {
-        (SandboxState::Creating, Event::Ready { instance }) => Ok(started(sandbox, instance, now)),
-        (SandboxState::Creating | SandboxState::Running { .. }, Event::Delete { reason }) => {
-            Ok(deleting(sandbox, reason, now))
+    let step = match event {
+        Event::Ready { instance } => match sandbox.state {
+            SandboxState::Creating => Some(started(sandbox, instance, now)),
+            SandboxState::Running { .. }
+            | SandboxState::Paused { .. }
+            | SandboxState::Hibernating { .. }
+            | SandboxState::Hibernated { .. }
+            | SandboxState::Waking { .. }
+            | SandboxState::Archiving { .. }
+            | SandboxState::Archived { .. }
+            | SandboxState::Deleting { .. } => None,
+        },
+        Event::SetDeadline { deadline } => {
+            takes_deadline(&sandbox.state).then(|| set_deadline(sandbox, deadline, now))
         }
-        (SandboxState::Running { .. }, Event::SetDeadline { deadline }) => {
-            Ok(set_deadline(sandbox, deadline, now))
-        }
-        (SandboxState::Running { .. }, Event::ExtendDeadline { deadline }) => {
-            Ok(match sandbox.deadline {
+        Event::ExtendDeadline { deadline } => {
+            takes_deadline(&sandbox.state).then(|| match sandbox.deadline {
                 Some(present) if present < deadline => set_deadline(sandbox, Some(deadline), now),
                 Some(_) | None => unchanged(),
             })
         }
-        (SandboxState::Running { .. }, Event::DeadlinePassed) => Ok(match sandbox.deadline {
-            Some(deadline) if deadline <= now => deleting(sandbox, EndReason::Expired, now),
-            Some(_) | None => unchanged(),
+        Event::SetOnTimeout { on_timeout } => is_settled(&sandbox.state).then(|| {
+            if on_timeout == sandbox.on_timeout {
+                return unchanged();
+            }
+            stored(
+                changed(sandbox, |next| next.on_timeout = on_timeout),
+                &[],
+                Vec::new(),
+            )
         }),
-        (SandboxState::Running { .. }, Event::SetNetwork { network }) => {
-            Ok(set_network(sandbox, network))
+        Event::SetSleep { policy } => {
+            is_settled(&sandbox.state).then(|| asleep::set_policy(sandbox, policy))
         }
-        (SandboxState::Deleting { .. }, Event::Delete { .. }) => Ok(unchanged()),
-        // A launch that failed or never began leaves no record.
-        (SandboxState::Creating, Event::Destroyed) => Ok(Step {
-            next: Next::Remove,
-            effects: Vec::new(),
-            log: vec![entry(
-                Level::Error,
-                "sandbox.create_failed",
-                "the sandbox could not be created".to_owned(),
-            )],
+        Event::Due => is_settled(&sandbox.state).then(|| asleep::due(sandbox, now)),
+        Event::SetNetwork { network } => {
+            is_settled(&sandbox.state).then(|| set_network(sandbox, network))
+        }
+        Event::Delete { reason } => Some(match sandbox.state {
+            SandboxState::Deleting { .. } => unchanged(),
+            SandboxState::Creating
+            | SandboxState::Running { .. }
+            | SandboxState::Paused { .. }
+            | SandboxState::Hibernating { .. }
+            | SandboxState::Hibernated { .. }
+            | SandboxState::Waking { .. }
+            | SandboxState::Archiving { .. }
+            | SandboxState::Archived { .. } => deleting(sandbox, reason, now),
         }),
-        (SandboxState::Deleting { .. }, Event::Destroyed) => Ok(Step {
-            next: Next::Remove,
-            effects: Vec::new(),
-            log: Vec::new(),
-        }),
-        (
-            SandboxState::Creating,
-            Event::SetDeadline { .. }
-            | Event::ExtendDeadline { .. }
-            | Event::DeadlinePassed
-            | Event::SetNetwork { .. },
-        )
-        | (SandboxState::Running { .. }, Event::Ready { .. } | Event::Destroyed)
-        | (
-            SandboxState::Deleting { .. },
-            Event::Ready { .. }
-            | Event::SetDeadline { .. }
-            | Event::ExtendDeadline { .. }
-            | Event::DeadlinePassed
-            | Event::SetNetwork { .. },
-        ) => Err(denied),
-    }
+        Event::Destroyed => destroyed(&sandbox.state),
+        Event::Pause { cause } => asleep::pause(sandbox, cause, now),
+        Event::Recause { cause } => asleep::recause(sandbox, cause),
+        Event::Thawed { rearm } => asleep::thawed(sandbox, rearm, now),
+        Event::Hibernate {
+            snapshot,
+            content,
+            cause,
+        } => asleep::hibernate(sandbox, snapshot, content, cause, now),
+        Event::Hibernated => asleep::hibernated(sandbox, now),
+        Event::HibernateFailed { paused, reason } => {
+            asleep::hibernate_failed(sandbox, paused, &reason, now)
+        }
+        Event::FellBack { snapshot, content } => asleep::fell_back(sandbox, snapshot, content, now),
+        Event::Wake => asleep::wake(sandbox),
+        Event::Woken {
+            instance,
+            content,
+            rearm,
+        } => asleep::woken(sandbox, instance, content, rearm, now),
+        Event::WakeFailed { reason } => asleep::wake_failed(sandbox, &reason),
+        Event::Archive => asleep::archive(sandbox),
+        Event::Archived => asleep::archived(sandbox),
+        Event::Unarchived => asleep::unarchived(sandbox),
+    };
+    step.ok_or(denied)
 }
 
 /// When a sandbox that may live for `timeout` ends; `None` is never.
 pub fn deadline_after(now: Timestamp, timeout: Option<Duration>) -> Option<Timestamp> {
     timeout.map(|timeout| now.plus(timeout))
+}
+
+/// Whether nothing is under way with it: it runs, or it sleeps.
+const fn is_settled(state: &SandboxState) -> bool {
+    match state {
+        SandboxState::Running { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Hibernated { .. }
+        | SandboxState::Archived { .. } => true,
+        SandboxState::Creating
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Deleting { .. } => false,
+    }
+}
+
+const fn is_asleep(state: &SandboxState) -> bool {
+    match state {
+        SandboxState::Paused { .. }
+        | SandboxState::Hibernated { .. }
+        | SandboxState::Archived { .. } => true,
+        SandboxState::Creating
+        | SandboxState::Running { .. }
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Deleting { .. } => false,
+    }
+}
+
+/// Whether its deadline may be moved: not while it sleeps without one.
+const fn takes_deadline(state: &SandboxState) -> bool {
+    match state {
+        SandboxState::Running { .. } => true,
+        SandboxState::Paused { sleep, .. }
+        | SandboxState::Hibernated { sleep, .. }
+        | SandboxState::Archived { sleep, .. } => sleep::keeps_deadline(sleep.cause),
+        SandboxState::Creating
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Deleting { .. } => false,
+    }
 }
 
 fn changed(sandbox: &Sandbox, change: impl FnOnce(&mut Sandbox)) -> Next {
@@ -181,86 +342,91 @@ fn changed(sandbox: &Sandbox, change: impl FnOnce(&mut Sandbox)) -> Next {
 }
 
 fn unchanged() -> Step {
-    Step {
-        next: Next::Unchanged,
-        effects: Vec::new(),
-        log: Vec::new(),
-    }
+    stored(Next::Unchanged, &[], Vec::new())
 }
 
-fn entry(level: Level, kind: &'static str, message: String) -> LogEntry {
-    LogEntry {
-        level,
-        kind,
-        message,
-        fields: BTreeMap::new(),
+fn stored(next: Next, effects: &[Effect], log: Vec<LogEntry>) -> Step {
+    Step {
+        next,
+        effects: effects.to_vec(),
+        log,
     }
 }
 
 fn started(sandbox: &Sandbox, instance: InstanceState, now: Timestamp) -> Step {
-    let mut log = entry(
-        Level::Info,
-        "sandbox.created",
-        "the sandbox is running".to_owned(),
-    );
-    log.fields
-        .insert("template".to_owned(), sandbox.template.to_string());
+    let mut log = LogEntry::new(Level::Info, "sandbox.created", "the sandbox is running")
+        .with("template", &sandbox.template);
     if let Some(alias) = &sandbox.template_alias {
-        log.fields.insert("template_name".to_owned(), alias.clone());
+        log = log.with("template_name", alias);
     }
-    Step {
-        next: changed(sandbox, |next| {
-            next.state = SandboxState::Running { instance };
-            next.started_at = now;
-            // The time that it took to start is not taken from its life.
-            next.deadline = deadline_after(now, sandbox.timeout);
-        }),
-        effects: vec![Effect::Publish, Effect::RearmDeadline],
-        log: vec![log],
-    }
+    let next = changed(sandbox, |next| {
+        next.state = SandboxState::Running { instance };
+        next.started_at = now;
+        // The time that it took to start is not taken from its life.
+        next.deadline = deadline_after(now, sandbox.timeout);
+    });
+    stored(next, &[Effect::Publish, Effect::RearmDeadline], vec![log])
 }
 
 fn deleting(sandbox: &Sandbox, reason: EndReason, now: Timestamp) -> Step {
     let (level, kind, message) = match reason {
         EndReason::Requested => (Level::Info, "sandbox.deleted", "deleted on request"),
-        EndReason::Expired => (Level::Info, "sandbox.expired", "its deadline passed"),
+        EndReason::Expired => (Level::Info, "sandbox.expired", "its time was over"),
         EndReason::Exited => (Level::Warn, "sandbox.exited", "its first process ended"),
         EndReason::Lost => (Level::Error, "sandbox.lost", "it was found broken"),
     };
-    let mut log = entry(level, kind, message.to_owned());
-    log.fields
-        .insert("reason".to_owned(), reason.as_str().to_owned());
-    log.fields.insert(
-        "ran_ms".to_owned(),
-        now.since(sandbox.started_at).as_millis().to_string(),
-    );
-    Step {
-        next: changed(sandbox, |next| {
-            next.state = SandboxState::Deleting { reason };
-        }),
-        effects: vec![Effect::Withdraw, Effect::Destroy],
-        log: vec![log],
+    let log = LogEntry::new(level, kind, message)
+        .with("reason", reason.as_str())
+        .with("ran_ms", now.since(sandbox.started_at).as_millis());
+    let next = changed(sandbox, |next| {
+        next.state = SandboxState::Deleting { reason };
+        next.sleep_due = None;
+    });
+    stored(next, &[Effect::Withdraw, Effect::Destroy], vec![log])
+}
+
+fn destroyed(state: &SandboxState) -> Option<Step> {
+    match state {
+        // A launch that failed or never began leaves no record.
+        SandboxState::Creating => Some(stored(
+            Next::Remove,
+            &[],
+            vec![LogEntry::new(
+                Level::Error,
+                "sandbox.create_failed",
+                "the sandbox could not be created",
+            )],
+        )),
+        SandboxState::Deleting { .. } => Some(stored(Next::Remove, &[], Vec::new())),
+        SandboxState::Running { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Hibernated { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Archived { .. } => None,
     }
 }
 
 fn set_deadline(sandbox: &Sandbox, deadline: Option<Timestamp>, now: Timestamp) -> Step {
     if deadline.is_some_and(|deadline| deadline <= now) {
-        return deleting(sandbox, EndReason::Expired, now);
+        return deadline_passed(sandbox, now);
     }
     if deadline == sandbox.deadline {
         return unchanged();
     }
     let text = deadline.map_or_else(|| "never".to_owned(), Timestamp::to_rfc3339);
-    let mut log = entry(
-        Level::Info,
-        "sandbox.timeout_changed",
-        format!("ends at {text}"),
-    );
-    log.fields.insert("deadline".to_owned(), text);
-    Step {
-        next: changed(sandbox, |next| next.deadline = deadline),
-        effects: vec![Effect::RearmDeadline],
-        log: vec![log],
+    let message = format!("ends at {text}");
+    let log = LogEntry::new(Level::Info, "sandbox.timeout_changed", message).with("deadline", text);
+    let next = changed(sandbox, |next| next.deadline = deadline);
+    stored(next, &[Effect::RearmDeadline], vec![log])
+}
+
+/// Its deadline is over: it ends, or it goes to sleep for good.
+fn deadline_passed(sandbox: &Sandbox, now: Timestamp) -> Step {
+    match sandbox.on_timeout {
+        OnTimeout::Kill => deleting(sandbox, EndReason::Expired, now),
+        OnTimeout::Pause { memory } => asleep::deadline_passed(sandbox, memory),
     }
 }
 
@@ -268,23 +434,16 @@ fn set_network(sandbox: &Sandbox, network: NetworkSpec) -> Step {
     if network == sandbox.network {
         return unchanged();
     }
-    let mut log = entry(
+    let log = LogEntry::new(
         Level::Info,
         "sandbox.network_updated",
-        "the network rules were replaced".to_owned(),
-    );
-    for (name, value) in [
-        ("internet", network.internet.to_string()),
-        ("allow_out", network.allow_out.join(",")),
-        ("deny_out", network.deny_out.join(",")),
-    ] {
-        log.fields.insert(name.to_owned(), value);
-    }
-    Step {
-        next: changed(sandbox, |next| next.network = network),
-        effects: vec![Effect::ApplyEgress],
-        log: vec![log],
-    }
+        "the network rules were replaced",
+    )
+    .with("internet", network.internet)
+    .with("allow_out", network.allow_out.join(","))
+    .with("deny_out", network.deny_out.join(","));
+    let next = changed(sandbox, |next| next.network = network);
+    stored(next, &[Effect::ApplyEgress], vec![log])
 }
 
 #[cfg(test)]

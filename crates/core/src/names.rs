@@ -1,11 +1,15 @@
 //! Names of templates and their tags.
 
-use woodfrog_types::Fault;
 use woodfrog_types::limits::TEMPLATE_NAME_BYTES_MAX;
 use woodfrog_types::template::DEFAULT_TAG;
+use woodfrog_types::{Fault, SecretId};
 
 /// Bytes of a tag.
 pub const TAG_BYTES_MAX: usize = 64;
+/// Bytes of a secret's name.
+pub const SECRET_NAME_BYTES_MAX: usize = 128;
+/// Bytes of a volume's name.
+pub const VOLUME_NAME_BYTES_MAX: usize = 128;
 /// Tags of one template.
 pub const TAGS_MAX: usize = 64;
 
@@ -55,6 +59,38 @@ pub fn template_name(name: &str) -> Result<(), Fault> {
         "name",
         format!(
             "a template name is 1 to {TEMPLATE_NAME_BYTES_MAX} characters of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
+        ),
+    ))
+}
+
+/// A secret's name in lower case: `[a-z0-9][a-z0-9._-]*`, and nothing that looks like an id.
+pub fn secret_name(name: &str) -> Result<String, Fault> {
+    let name = name.to_ascii_lowercase();
+    if is_name(&name, SECRET_NAME_BYTES_MAX) && !name.starts_with(SecretId::TAG) {
+        return Ok(name);
+    }
+    Err(Fault::invalid(
+        "name",
+        format!(
+            "a secret's name is 1 to {SECRET_NAME_BYTES_MAX} characters of a-z, 0-9, '.', '_' and '-', begins with a letter or digit, and not with `{}`",
+            SecretId::TAG
+        ),
+    ))
+}
+
+/// Checks a volume's name: `[A-Za-z0-9_-]+`.
+pub fn volume_name(name: &str) -> Result<(), Fault> {
+    let fits = (1..=VOLUME_NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if fits {
+        return Ok(());
+    }
+    Err(Fault::invalid(
+        "name",
+        format!(
+            "a volume's name is 1 to {VOLUME_NAME_BYTES_MAX} characters of a-z, A-Z, 0-9, '_' and '-'"
         ),
     ))
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use woodfrog_types::{SandboxId, Timestamp};
+use woodfrog_types::{SandboxId, Timestamp, VolumeId};
 
 /// The server's own secret. Whoever has it can make every token.
 #[derive(Clone)]
@@ -21,6 +21,14 @@ impl ServerSecret {
     /// From random bytes.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// A key for something else than tokens; other labels give unrelated keys.
+    pub(crate) fn derive_key(&self, label: &[u8]) -> [u8; 32] {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
+        mac.update(label);
+        mac.finalize().into_bytes().into()
     }
 
     /// From stored bytes; `None` if the length is not [`Self::BYTES`].
@@ -61,6 +69,16 @@ pub fn derive(secret: &ServerSecret, purpose: Purpose, sandbox: &SandboxId) -> S
     // Labels hold no zero byte, so label and id cannot run into each other.
     mac.update(&[0]);
     mac.update(sandbox.as_str().as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// The token of a volume's content: 64 lowercase hexadecimal digits.
+pub fn derive_volume(secret: &ServerSecret, volume: &VolumeId) -> String {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(&secret.0).expect("HMAC takes keys of every length");
+    mac.update(b"woodfrog.volume.v1");
+    mac.update(&[0]);
+    mac.update(volume.as_str().as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
 

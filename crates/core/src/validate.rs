@@ -118,6 +118,44 @@ fn shown(key: &str) -> String {
     key.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
+/// Bytes of a secret's value.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+const SECRET_METADATA_ENTRIES_MAX: usize = 32;
+const SECRET_METADATA_KEY_BYTES_MAX: usize = 128;
+const SECRET_METADATA_VALUE_BYTES_MAX: usize = 1024;
+const SECRET_METADATA_BYTES_MAX: usize = 8192;
+
+/// A secret's value. The message never has any of it.
+pub fn secret_value(value: &str) -> Result<(), Fault> {
+    if (1..=SECRET_BYTES_MAX).contains(&value.len()) {
+        return Ok(());
+    }
+    let text = format!("a secret's value has 1 to {SECRET_BYTES_MAX} bytes");
+    Err(Fault::invalid("value", text))
+}
+
+/// A secret's metadata, bounded as E2B bounds it.
+pub fn secret_metadata(map: &BTreeMap<String, String>) -> Result<(), Fault> {
+    let total: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let fits = map.len() <= SECRET_METADATA_ENTRIES_MAX
+        && total <= SECRET_METADATA_BYTES_MAX
+        && map.iter().all(|(key, value)| {
+            (1..=SECRET_METADATA_KEY_BYTES_MAX).contains(&key.len())
+                && value.len() <= SECRET_METADATA_VALUE_BYTES_MAX
+        });
+    if fits {
+        return Ok(());
+    }
+    Err(Fault::invalid(
+        "metadata",
+        format!(
+            "a secret has at most {SECRET_METADATA_ENTRIES_MAX} entries, keys of \
+             {SECRET_METADATA_KEY_BYTES_MAX} and values of {SECRET_METADATA_VALUE_BYTES_MAX} bytes, \
+             {SECRET_METADATA_BYTES_MAX} bytes in all"
+        ),
+    ))
+}
+
 /// An idempotency key: 1–255 characters of `[A-Za-z0-9_-]`.
 pub fn idempotency_key(key: &str) -> Result<(), Fault> {
     let valid = (1..=255).contains(&key.len())

@@ -12,25 +12,29 @@ use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use woodfrog_linux::cgroup::Hierarchies;
+use woodfrog_linux::criu::Criu;
 use woodfrog_linux::pool::{Pool, PoolKind};
-use woodfrog_linux::{btrfs, process};
+use woodfrog_linux::process;
 use woodfrog_network::Network;
 use woodfrog_sandbox::{
-    Adopted, Capabilities, Capability, Driver, DriverError, Egress, LaunchSpec, Launched, Result,
-    Usage,
+    Adopted, Capabilities, Capability, CheckpointSpec, Checkpointed, Driver, DriverError, Egress,
+    LaunchSpec, Launched, RestoreSpec, Result, SnapshotHealth, Usage,
 };
-use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
+use woodfrog_types::{SandboxId, SnapshotId};
 
 use crate::ahead::Ahead;
+use crate::disk;
 use crate::egress::wanted;
 use crate::error::{StartError, step};
 use crate::instance::Instance;
+use crate::launch::Origin;
 use crate::launchers::Launchers;
 use crate::locks::Locks;
 use crate::note::Note;
 use crate::paths::{Paths, instance_id};
 use crate::slots::Slots;
+use crate::snapshots;
 use crate::socket;
 use crate::start::{self, NativeOptions};
 
@@ -67,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) namespaces: Arc<Ahead>,
     pub(crate) locks: Arc<Locks>,
     pub(crate) capabilities: Capabilities,
+    /// What saves and restores memory, or why there is none.
+    pub(crate) criu: std::result::Result<Criu, String>,
     running: Mutex<HashMap<SandboxId, Arc<Instance>>>,
 }
 
@@ -82,13 +88,15 @@ impl NativeDriver {
         start::directories(&[&options.data_dir, &paths.notes])?;
         let pool = start::pool(&options).await?;
         start::directories(&[&paths.sandboxes, &paths.skeletons])?;
+        let criu = start::criu().await;
         let skeleton = start::skeleton_layer(&paths, options.guest)?;
         let cgroups = start::cgroups(&options)?;
         let notes = Note::all(&paths.notes).map_err(|source| StartError::Directory {
             path: paths.notes.clone(),
             source,
         })?;
-        let notes: Vec<Note> = notes.into_iter().filter(Note::is_alive).collect();
+        let notes = start::settled(notes, &paths.staging).await;
+        start::snapshot_directories(&paths, &pool)?;
         let network = start::network(&options, &notes).await?;
         let slots = start::slots(&notes);
         let running = start::running(notes);
@@ -96,7 +104,8 @@ impl NativeDriver {
             group: format!("woodfrog-{}", instance_id(&options.data_dir)),
             uid_base: options.uid_base,
             skeleton,
-            capabilities: start::capabilities(&network, pool.disk_limits.clone()),
+            capabilities: start::capabilities(&network, &pool, &criu),
+            criu,
             pool,
             cgroups,
             network,
@@ -145,6 +154,22 @@ impl NativeDriver {
             .pool
             .unmount()
             .map_err(|e| step("unmount the pool", e))
+    }
+}
+
+impl NativeDriver {
+    /// Does file-system work off the async threads.
+    async fn off<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || work(&shared)).await
+    }
+
+    fn require_snapshots(&self) -> Result<()> {
+        let capability = Capability::FilesystemSnapshot;
+        require(&self.shared.capabilities, capability, "a snapshot")
     }
 }
 
@@ -198,15 +223,65 @@ impl Shared {
             .map_err(|_| step("kill", "processes of the sandbox do not end"))
     }
 
+    /// Whether there is anything of a sandbox that does not run, but the disk it sleeps with.
+    pub(crate) fn has_remains(&self, id: &SandboxId) -> bool {
+        self.slots.of(id).is_some()
+            || self.instance(id).is_ok()
+            || self.paths.sandbox(id).exists()
+            || self.cgroup(id).dirs().any(std::path::Path::exists)
+    }
+
+    /// Ends it and removes all that it had on the machine, but for the disk that it sleeps with.
+    /// The caller holds its lock.
+    pub(crate) async fn clear(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
+        self.leave(id, |shared, id| {
+            disk::remove(shared, &shared.paths.sandbox(id))
+        })
+        .await
+    }
+
+    /// Waits for the end of its processes, and speaks of it no more.
+    pub(crate) async fn dismiss(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
+        self.kill(id).await?;
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    /// Ends it and keeps its disk, which holds what `snapshot` does. The caller holds its lock.
+    pub(crate) async fn put_away(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<()> {
+        let snapshot = snapshot.clone();
+        self.leave(id, move |shared, id| {
+            fs::rename(shared.paths.sandbox(id), shared.paths.asleep(id, &snapshot))
+        })
+        .await
+    }
+
     /// Ends it and removes all that it had on the machine. May be repeated. The caller holds its
     /// lock.
     pub(crate) async fn end(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
+        self.leave(id, |shared, id| {
+            disk::remove(shared, &shared.paths.sandbox(id))?;
+            disk::remove_asleep(shared, id)
+        })
+        .await
+    }
+
+    /// Ends it, has something done about its disk, and removes the rest.
+    async fn leave(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        disk: impl FnOnce(&Self, &SandboxId) -> io::Result<()> + Send + 'static,
+    ) -> Result<()> {
         self.kill(id).await?;
         if let Some(slot) = self.slots.of(id) {
             self.network.detach(slot);
         }
         let (shared, removed) = (Arc::clone(self), id.clone());
-        blocking(move || shared.remove_traces(&removed)).await?;
+        blocking(move || shared.remove_traces(&removed, disk)).await?;
         self.lock().remove(id);
         // The next holder's network waits for the detachment.
         self.slots.give(id);
@@ -214,7 +289,11 @@ impl Shared {
     }
 
     /// Removes files and cgroups. Blocking; everything may be gone already.
-    pub(crate) fn remove_traces(&self, id: &SandboxId) -> Result<()> {
+    fn remove_traces(
+        &self,
+        id: &SandboxId,
+        disk: impl FnOnce(&Self, &SandboxId) -> io::Result<()>,
+    ) -> Result<()> {
         let group = self.cgroup(id);
         match group.kill_all() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -223,20 +302,8 @@ impl Shared {
             _ => {}
         }
         group.remove().map_err(|e| step("remove the cgroup", e))?;
-        self.remove_files(id)
-            .map_err(|e| step("remove the files", e))?;
+        disk(self, id).map_err(|e| step("remove the files", e))?;
         Note::remove(&self.paths.notes, id).map_err(|e| step("remove the note", e))
-    }
-
-    fn remove_files(&self, id: &SandboxId) -> io::Result<()> {
-        let path = self.paths.sandbox(id);
-        if !path.exists() {
-            return Ok(());
-        }
-        if self.has_subvolumes() && btrfs::delete_subvolume(&path).is_ok() {
-            return Ok(());
-        }
-        fs::remove_dir_all(path)
     }
 }
 
@@ -257,7 +324,7 @@ impl Driver for NativeDriver {
         // the launcher would finish without anybody knowing.
         let work = tokio::spawn(async move {
             let _held = held;
-            crate::launch::launch(&shared, spec).await
+            crate::launch::launch(&shared, spec, Origin::Template).await
         });
         match work.await {
             Ok(result) => result,
@@ -344,6 +411,58 @@ impl Driver for NativeDriver {
         blocking(move || crate::usage::usage(&shared, &id)).await
     }
 
+    async fn pause(&self, id: &SandboxId) -> Result<()> {
+        crate::freeze::pause(&self.shared, id).await
+    }
+
+    async fn resume(&self, id: &SandboxId) -> Result<()> {
+        crate::freeze::resume(&self.shared, id).await
+    }
+
+    async fn checkpoint(&self, id: &SandboxId, spec: CheckpointSpec) -> Result<Checkpointed> {
+        crate::checkpoint::checkpoint(&self.shared, id, spec).await
+    }
+
+    async fn restore(&self, spec: RestoreSpec) -> Result<Launched> {
+        crate::restore::restore(&self.shared, spec).await
+    }
+
+    async fn snapshot_remove(&self, snapshot: &SnapshotId) -> Result<()> {
+        let snapshot = snapshot.clone();
+        self.off(move |shared| snapshots::remove(shared, &snapshot))
+            .await
+    }
+
+    async fn snapshot_verify(&self, snapshot: &SnapshotId) -> Result<SnapshotHealth> {
+        let snapshot = snapshot.clone();
+        self.off(move |shared| snapshots::verify(shared, &snapshot))
+            .await
+    }
+
+    async fn snapshot_reconcile(&self, _known: &[SnapshotId]) -> Result<Vec<SnapshotId>> {
+        self.off(snapshots::reconcile).await
+    }
+
+    async fn snapshot_export(&self, snapshot: &SnapshotId) -> Result<PathBuf> {
+        let snapshot = snapshot.clone();
+        self.off(move |shared| snapshots::export(shared, &snapshot))
+            .await
+    }
+
+    async fn snapshot_import_begin(&self, snapshot: &SnapshotId) -> Result<PathBuf> {
+        self.require_snapshots()?;
+        let snapshot = snapshot.clone();
+        self.off(move |shared| snapshots::import_begin(shared, &snapshot))
+            .await
+    }
+
+    async fn snapshot_import_finish(&self, snapshot: &SnapshotId) -> Result<()> {
+        self.require_snapshots()?;
+        let snapshot = snapshot.clone();
+        self.off(move |shared| snapshots::import_finish(shared, &snapshot))
+            .await
+    }
+
     async fn take_upper(&self, id: &SandboxId) -> Result<PathBuf> {
         self.shared.kill(id).await?;
         let upper = self.shared.paths.sandbox(id).join("u");
@@ -382,7 +501,11 @@ pub(crate) fn require_network(capabilities: &Capabilities, egress: &Egress) -> R
 }
 
 /// What the driver cannot do here is refused before anything is made.
-fn require(capabilities: &Capabilities, capability: Capability, what: &str) -> Result<()> {
+pub(crate) fn require(
+    capabilities: &Capabilities,
+    capability: Capability,
+    what: &str,
+) -> Result<()> {
     match capabilities.why_missing(capability) {
         None => Ok(()),
         Some(why) => Err(DriverError::Unsupported {

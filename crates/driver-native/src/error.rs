@@ -25,24 +25,13 @@ pub enum StartError {
     Launcher(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("no cgroup hierarchy can be used")]
     Cgroups(#[source] io::Error),
-    #[error("network.cidr or network.allow_private: {0}")]
-    Network(String),
+    #[error(transparent)]
+    Network(#[from] woodfrog_driver_common::net::NetError),
     #[error("uid_base {base} does not leave room: it must be from {min} to {max}")]
     UidBase { base: u32, min: u32, max: u32 },
-    #[error("no free address block for sandboxes; set network.cidr")]
-    NoSubnet,
 }
 
-/// A failed step with its cause.
-pub(crate) fn step(
-    step: &str,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> DriverError {
-    DriverError::Step {
-        step: step.to_owned(),
-        source: source.into(),
-    }
-}
+pub(crate) use woodfrog_driver_common::step;
 
 /// What the launcher said, as a driver error.
 pub(crate) fn from_failure(failure: Failure) -> DriverError {

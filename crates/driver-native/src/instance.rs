@@ -3,8 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use woodfrog_driver_common::ended::Ended;
 use woodfrog_sandbox::DriverError;
 use woodfrog_types::SandboxId;
 
@@ -21,8 +20,8 @@ pub(crate) struct Instance {
     pub(crate) root: Arc<OwnedFd>,
     /// Its init.
     pub(crate) pidfd: Arc<OwnedFd>,
-    /// Turns `true` when its init has ended.
-    ended: watch::Receiver<bool>,
+    /// Tells when its init has ended.
+    ended: Ended,
 }
 
 impl Instance {
@@ -41,7 +40,7 @@ impl Instance {
             Err(error) => return Err(failed(error)),
         };
         let watched = pidfd.try_clone().map_err(failed)?;
-        let ended = watch_end(watched).map_err(failed)?;
+        let ended = Ended::watch(watched).map_err(failed)?;
         Ok(Some(Self {
             egress: Mutex::new(note.egress.clone()),
             note,
@@ -64,13 +63,9 @@ impl Instance {
         *self.egress.lock().unwrap_or_else(PoisonError::into_inner) = egress;
     }
 
-    /// Returns once its init has ended, and never if that cannot be known any more: a runtime
-    /// that goes down ends the watching too, which must not look like the end of the sandbox.
+    /// Returns once its init has ended.
     pub(crate) async fn wait_end(&self) {
-        let mut ended = self.ended.clone();
-        if ended.wait_for(|ended| *ended).await.is_err() {
-            std::future::pending().await
-        }
+        self.ended.wait().await;
     }
 
     /// Whether its init has ended.
@@ -82,24 +77,4 @@ impl Instance {
     pub(crate) fn id(&self) -> Option<SandboxId> {
         self.note.id.parse().ok()
     }
-}
-
-/// A pidfd becomes readable when its process has ended.
-#[expect(
-    deprecated,
-    reason = "the replacement is unsafe; an owned descriptor keeps its promise"
-)]
-fn watch_end(pidfd: OwnedFd) -> std::io::Result<watch::Receiver<bool>> {
-    let pidfd = AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        // Ends early when nobody is interested any more.
-        tokio::select! {
-            ready = pidfd.readable() => if ready.is_ok() {
-                sender.send_replace(true);
-            },
-            () = sender.closed() => {}
-        }
-    });
-    Ok(receiver)
 }

@@ -1,32 +1,43 @@
 //! Making a sandbox: files, limits and network first, then the launcher.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use woodfrog_linux::cgroup::{Group, Limits};
+use woodfrog_linux::idmap;
 use woodfrog_linux::launcher::{
     Call, Event, LISTEN_FD, LaunchSpec as Order, Launched as Made, Network, TmpfsSizes,
     default_masked,
 };
+use woodfrog_linux::netns::OwnedPair;
 use woodfrog_linux::process::Identity;
 use woodfrog_linux::seccomp::SeccompPolicy;
 use woodfrog_linux::skeleton::GUEST_PATH;
-use woodfrog_linux::{btrfs, idmap};
-use woodfrog_network::{DNS_ADDRESS, NetworkMode};
+use woodfrog_network::NetworkMode;
 use woodfrog_sandbox::{DriverError, LaunchSpec, Launched, Result};
+use woodfrog_types::SnapshotId;
 use woodfrog_types::template::SecurityOptions;
 
 use crate::ahead::Ahead;
+use crate::clock::Clock;
+use crate::disk;
 use crate::driver::{Shared, blocking, require_network};
 use crate::egress::{Wanted, wanted};
 use crate::error::step;
 use crate::instance::Instance;
-use crate::note::Note;
-use crate::seed::seed;
+use crate::manifest::Manifest;
+use crate::note::{Made as NoteMade, Note};
+
+/// Where a sandbox's files come from.
+pub(crate) enum Origin {
+    /// The template alone.
+    Template,
+    /// The files of a snapshot.
+    Snapshot(SnapshotId, Box<Manifest>),
+}
 
 /// Smallest disk that overlayfs and a seeded `/etc` fit in.
 const DISK_BYTES_MIN: u64 = 1 << 20;
@@ -34,7 +45,11 @@ const DISK_BYTES_MIN: u64 = 1 << 20;
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 
 /// Makes a sandbox; on an error nothing of it is left. The caller holds its lock.
-pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Launched> {
+pub(crate) async fn launch(
+    shared: &Arc<Shared>,
+    spec: LaunchSpec,
+    origin: Origin,
+) -> Result<Launched> {
     let known = shared.instance(&spec.id).is_ok() || shared.slots.of(&spec.id).is_some();
     if known || shared.paths.sandbox(&spec.id).exists() {
         return Err(DriverError::AlreadyExists {
@@ -42,17 +57,9 @@ pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Lau
         });
     }
     check(shared, &spec)?;
-    let mut network = wanted(&spec.egress)?;
-    if shared.network.unavailable().is_some() {
-        network.mode = NetworkMode::None;
-    }
-    let slot = shared
-        .slots
-        .take(&spec.id)
-        .ok_or_else(|| DriverError::Capacity {
-            detail: "every address is in use".into(),
-        })?;
-    let made = make(shared, &spec, slot, network).await;
+    let network = network(shared, &spec)?;
+    let slot = shared.slots.take(&spec.id).ok_or_else(no_slot)?;
+    let made = make(shared, &spec, slot, network, origin).await;
     if made.is_err()
         && let Err(error) = shared.end(&spec.id).await
     {
@@ -62,27 +69,51 @@ pub(crate) async fn launch(shared: &Arc<Shared>, spec: LaunchSpec) -> Result<Lau
     made
 }
 
+/// The network that a sandbox gets here.
+pub(crate) fn network(shared: &Shared, spec: &LaunchSpec) -> Result<Wanted> {
+    let mut network = wanted(&spec.egress)?;
+    if shared.network.unavailable().is_some() {
+        network.mode = NetworkMode::None;
+    }
+    Ok(network)
+}
+
+/// What it means that no slot is free.
+pub(crate) fn no_slot() -> DriverError {
+    DriverError::Capacity {
+        detail: "every address is in use".into(),
+    }
+}
+
 async fn make(
     shared: &Arc<Shared>,
     spec: &LaunchSpec,
     slot: u32,
     network: Wanted,
+    origin: Origin,
 ) -> Result<Launched> {
     let mut clock = Clock::start();
     let no_namespace = |e: io::Error| step("network namespace", e);
     let namespace = shared.namespaces.take().await.map_err(no_namespace)?;
     Ahead::refill(&shared.namespaces);
-    let attached = namespace.try_clone().map_err(no_namespace)?;
+    let attached = namespace.network.try_clone().map_err(no_namespace)?;
     let id = spec.id.as_str();
     // Nothing that the launcher does depends on the link, and the other way round. Both are
     // awaited to their ends: what one makes is not left behind by the other's failure.
     let (attachment, launched) = tokio::join!(
         (shared.network).attach(id, slot, attached, network.mode, network.policy),
-        start(shared, spec, slot, &namespace, &mut clock),
+        start(shared, spec, slot, origin, &namespace, &mut clock),
     );
     let launched = launched?;
     attachment.map_err(|e| step("connect the network", e))?;
-    let instance = hold(shared, spec, slot, launched.identity)?;
+    let instance = hold(
+        shared,
+        spec,
+        slot,
+        launched.identity,
+        &shared.skeleton,
+        Vec::new(),
+    )?;
     clock.lap("launch");
     let state = instance.note.to_instance();
     shared.insert(&spec.id, instance);
@@ -106,7 +137,8 @@ async fn start(
     shared: &Arc<Shared>,
     spec: &LaunchSpec,
     slot: u32,
-    namespace: &OwnedFd,
+    origin: Origin,
+    namespace: &OwnedPair,
     clock: &mut Clock,
 ) -> Result<Made> {
     let launcher = shared.launchers.pick()?;
@@ -115,14 +147,14 @@ async fn start(
     };
     let (owned, wanted) = (Arc::clone(shared), spec.clone());
     let (group, mapped) = tokio::join!(
-        blocking(move || prepare(&owned, &wanted)),
+        blocking(move || prepare(&owned, &wanted, &origin)),
         launcher.call(mapping, &[]),
     );
     let group = group?;
     mapped?;
     clock.lap("prepare");
     let order = order(shared, spec, slot, &group)?;
-    let fds = [namespace.as_fd()];
+    let fds = [namespace.network.as_fd(), namespace.user.as_fd()];
     match launcher.call(Call::Launch(Box::new(order)), &fds).await? {
         (Event::Launched(launched), _) => Ok(launched),
         (other, _) => Err(step("launcher", format!("unexpected answer {other:?}"))),
@@ -130,11 +162,11 @@ async fn start(
 }
 
 /// First host id of a slot's range.
-fn uid_base(shared: &Shared, slot: u32) -> u32 {
+pub(crate) fn uid_base(shared: &Shared, slot: u32) -> u32 {
     shared.uid_base + slot * idmap::RANGE
 }
 
-fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
+pub(crate) fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
     require_network(&shared.capabilities, &spec.egress)?;
     let resources = &spec.resources;
     let bad = |field: &str, detail: String| {
@@ -162,13 +194,29 @@ fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
 }
 
 /// Files and cgroup. Blocking.
-fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<Group> {
-    files(shared, spec).map_err(|e| match e.kind() {
+fn prepare(shared: &Shared, spec: &LaunchSpec, origin: &Origin) -> Result<Group> {
+    let files = match origin {
+        Origin::Template => disk::create(shared, spec),
+        Origin::Snapshot(snapshot, manifest) => {
+            disk::claim(shared, spec, snapshot, manifest).map(drop)
+        }
+    };
+    files.map_err(disk_error)?;
+    group(shared, spec)
+}
+
+/// What a failure of the pool's means to the caller.
+pub(crate) fn disk_error(error: io::Error) -> DriverError {
+    match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DriverError::Capacity {
             detail: "the pool is full".into(),
         },
-        _ => step("make the files", e),
-    })?;
+        _ => step("make the files", error),
+    }
+}
+
+/// The cgroup with its limits. Blocking.
+pub(crate) fn group(shared: &Shared, spec: &LaunchSpec) -> Result<Group> {
     let limits = Limits {
         memory_bytes: Some(spec.resources.memory_bytes),
         cpu_millicores: Some(spec.resources.cpu_count.saturating_mul(1000)),
@@ -186,30 +234,22 @@ fn prepare(shared: &Shared, spec: &LaunchSpec) -> Result<Group> {
         })
 }
 
-fn files(shared: &Shared, spec: &LaunchSpec) -> io::Result<()> {
-    let dir = shared.paths.sandbox(&spec.id);
-    if shared.has_subvolumes() {
-        btrfs::create_subvolume(&dir)?;
-        if shared.has_quotas() {
-            btrfs::limit(&dir, spec.resources.disk_bytes)?;
-        }
-    } else {
-        fs::create_dir(&dir)?;
-    }
-    seed(&dir, &spec.hostname, &DNS_ADDRESS.to_string())
+/// A path, for the launcher.
+pub(crate) fn text(path: &Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| step("paths", "a path is not UTF-8"))
+}
+
+/// The layers of a root file system, top first.
+pub(crate) fn layers(skeleton: &Path, spec: &LaunchSpec) -> Result<Vec<String>> {
+    let below = spec.layers.iter().rev().map(std::path::PathBuf::as_path);
+    std::iter::once(skeleton).chain(below).map(text).collect()
 }
 
 /// What the launcher is told.
 fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result<Order> {
-    let text = |path: &Path| {
-        path.to_str()
-            .map(str::to_owned)
-            .ok_or_else(|| step("paths", "a path is not UTF-8"))
-    };
-    let mut layers = vec![text(&shared.skeleton)?];
-    for layer in spec.layers.iter().rev() {
-        layers.push(text(layer)?);
-    }
+    let layers = layers(&shared.skeleton, spec)?;
     // A quarter of the memory each, so that filling them cannot take all of it.
     let tmpfs = TmpfsSizes {
         run: (spec.resources.memory_bytes / 4).max(1 << 20),
@@ -222,7 +262,7 @@ fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result
         uid_base: uid_base(shared, slot),
         layers,
         upper_dir: text(&shared.paths.sandbox(&spec.id))?,
-        network: Network::Given,
+        network: Network::Owned,
         cgroup: group.join(),
         seccomp: policy(&spec.security),
         rlimits: Vec::new(),
@@ -251,31 +291,32 @@ fn policy(security: &SecurityOptions) -> SeccompPolicy {
 }
 
 /// Notes the new sandbox down and takes hold of it.
-fn hold(shared: &Shared, spec: &LaunchSpec, slot: u32, init: Identity) -> Result<Instance> {
+pub(crate) fn hold(
+    shared: &Shared,
+    spec: &LaunchSpec,
+    slot: u32,
+    init: Identity,
+    skeleton: &Path,
+    earlier: Vec<u32>,
+) -> Result<Instance> {
     let mut note = Note::new(&spec.id, init, slot, &spec.egress);
     note.cpu_count = spec.resources.cpu_count;
     note.memory_bytes = spec.resources.memory_bytes;
+    note.made = Some(NoteMade {
+        hostname: spec.hostname.clone(),
+        layers: spec.layers.iter().map(|layer| name_of(layer)).collect(),
+        skeleton: name_of(skeleton),
+        disk_bytes: spec.resources.disk_bytes,
+        pids: spec.resources.pids,
+        earlier,
+    });
     note.write(&shared.paths.notes)
         .map_err(|e| step("write the note", e))?;
     Instance::hold(note)?.ok_or_else(|| step("launch", "the sandbox ended at once"))
 }
 
-/// Laps of the way to a running sandbox.
-struct Clock {
-    last: Instant,
-    laps: Vec<(&'static str, Duration)>,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            last: Instant::now(),
-            laps: Vec::new(),
-        }
-    }
-
-    fn lap(&mut self, name: &'static str) {
-        self.laps.push((name, self.last.elapsed()));
-        self.last = Instant::now();
-    }
+/// The last part of a path.
+pub(crate) fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use tokio::sync::{Semaphore, oneshot};
 use woodfrog_linux::fdpass::{recv_with_fds, send_with_fds};
-use woodfrog_linux::launcher::{Call, Event, MAX_MESSAGE, Request, decode_reply, encode_request};
+use woodfrog_linux::launcher::{
+    Call, Event, Failure, MAX_MESSAGE, Request, decode_reply, encode_request,
+};
 use woodfrog_sandbox::DriverError;
 
 use crate::error::{from_failure, step};
@@ -78,6 +80,15 @@ impl Launcher {
         call: Call,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Answer, DriverError> {
+        self.try_call(call, fds).await?.map_err(from_failure)
+    }
+
+    /// The same; the inner error is the launcher's refusal.
+    pub(crate) async fn try_call(
+        &self,
+        call: Call,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Result<Answer, Failure>, DriverError> {
         let _room = self.room.acquire().await.map_err(|e| step("launcher", e))?;
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
         let request =
@@ -91,8 +102,8 @@ impl Launcher {
         let answer = tokio::time::timeout(ANSWER_MAX, receiver).await;
         lock(&self.waiting).remove(&seq);
         match answer {
-            Ok(Ok((Event::Failed(failure), _))) => Err(from_failure(failure)),
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok((Event::Failed(failure), _))) => Ok(Err(failure)),
+            Ok(Ok(answer)) => Ok(Ok(answer)),
             Ok(Err(_)) => Err(step("launcher", "the launcher process ended")),
             Err(_) => {
                 // Nor will it answer the next: it is replaced, and ends when it finds out.

@@ -4,23 +4,30 @@
 //! knows what runs without asking anybody. It never forks: launchers do.
 #![forbid(unsafe_code)]
 
-mod ahead;
+mod checkpoint;
+mod clock;
+mod disk;
 mod driver;
-mod egress;
 mod error;
+mod freeze;
+mod images;
 mod instance;
 mod launch;
 mod launcher;
 mod launchers;
-mod locks;
+mod manifest;
 mod note;
+mod pages;
 mod paths;
+mod reason;
 mod reconcile;
-mod seed;
-mod slots;
+mod restore;
+mod snapshots;
 mod socket;
 mod start;
 mod usage;
+
+use woodfrog_driver_common::{ahead, egress, locks, seed, slots};
 
 pub use driver::NativeDriver;
 pub use error::StartError;

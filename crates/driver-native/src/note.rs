@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+pub(crate) use woodfrog_driver_common::egress::StoredEgress;
 use woodfrog_linux::process::Identity;
 use woodfrog_sandbox::Egress;
 use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
+
+use crate::paths::boot_id;
 
 /// The only version there is.
 const VERSION: u32 = 1;
@@ -25,38 +28,23 @@ pub(crate) struct Note {
     pub(crate) cpu_count: u32,
     pub(crate) memory_bytes: u64,
     pub(crate) egress: StoredEgress,
+    /// What a snapshot of it must tell; missing in notes of servers that took none.
+    #[serde(default)]
+    pub(crate) made: Option<Made>,
 }
 
-/// [`Egress`] as it is stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct StoredEgress {
-    internet: bool,
-    allow: Vec<String>,
-    deny: Vec<String>,
-    dns_servers: Vec<std::net::IpAddr>,
-}
-
-impl From<&Egress> for StoredEgress {
-    fn from(egress: &Egress) -> Self {
-        Self {
-            internet: egress.internet,
-            allow: egress.allow.clone(),
-            deny: egress.deny.clone(),
-            dns_servers: egress.dns_servers.clone(),
-        }
-    }
-}
-
-impl From<&StoredEgress> for Egress {
-    fn from(stored: &StoredEgress) -> Self {
-        Self {
-            internet: stored.internet,
-            allow: stored.allow.clone(),
-            deny: stored.deny.clone(),
-            dns_servers: stored.dns_servers.clone(),
-            header_rules: std::collections::BTreeMap::new(),
-        }
-    }
+/// What a sandbox was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub(crate) hostname: String,
+    /// Names of the layers' folders, bottom first.
+    pub(crate) layers: Vec<String>,
+    /// Name of the skeleton layer.
+    pub(crate) skeleton: String,
+    pub(crate) disk_bytes: u64,
+    pub(crate) pids: u32,
+    /// Slots whose addresses it had in earlier lives.
+    pub(crate) earlier: Vec<u32>,
 }
 
 impl Note {
@@ -71,6 +59,7 @@ impl Note {
             cpu_count: 1,
             memory_bytes: 0,
             egress: egress.into(),
+            made: None,
         }
     }
 
@@ -130,13 +119,4 @@ impl Note {
     pub(crate) fn is_alive(&self) -> bool {
         self.boot_id == boot_id() && self.init.open().ok().flatten().is_some()
     }
-}
-
-/// Changes at every boot of the host.
-fn boot_id() -> &'static str {
-    static BOOT_ID: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        text.trim().to_owned()
-    });
-    &BOOT_ID
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-use woodfrog_types::SandboxId;
+pub use woodfrog_driver_common::instance_id;
+use woodfrog_types::{SandboxId, SnapshotId};
 
 /// Folders below a data directory.
 #[derive(Debug, Clone)]
@@ -12,6 +12,12 @@ pub struct Paths {
     pub sandboxes: PathBuf,
     /// Skeleton layers, named by the guest's digest.
     pub skeletons: PathBuf,
+    /// One read-only subvolume per snapshot.
+    pub snapshots: PathBuf,
+    /// What is being written and belongs to no snapshot yet.
+    pub staging: PathBuf,
+    /// Where root file systems are mounted while something is restored on them.
+    pub mounts: PathBuf,
     /// Notes about running sandboxes.
     pub notes: PathBuf,
 }
@@ -23,6 +29,9 @@ impl Paths {
         Self {
             sandboxes: pool.join("sandboxes"),
             skeletons: pool.join("skeletons"),
+            snapshots: pool.join("snapshots"),
+            staging: pool.join("staging"),
+            mounts: data_dir.join("mounts"),
             notes: data_dir.join("notes"),
         }
     }
@@ -31,13 +40,25 @@ impl Paths {
     pub(crate) fn sandbox(&self, id: &SandboxId) -> PathBuf {
         self.sandboxes.join(id.as_str())
     }
+
+    /// The folder of one snapshot.
+    pub(crate) fn snapshot(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshots.join(id.as_str())
+    }
+
+    /// The folder of a sandbox that sleeps and holds just what a snapshot holds. Only this boot
+    /// can vouch for that, so the name has the boot in it.
+    pub(crate) fn asleep(&self, id: &SandboxId, snapshot: &SnapshotId) -> PathBuf {
+        let boot: String = boot_id().chars().filter(|c| *c != '-').take(12).collect();
+        self.sandboxes.join(format!("{id}.{snapshot}.{boot}"))
+    }
 }
 
-/// Six hexadecimal digits that tell this data directory from others on the machine.
-pub fn instance_id(data_dir: &Path) -> String {
-    let path = data_dir
-        .canonicalize()
-        .unwrap_or_else(|_| data_dir.to_path_buf());
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    hex::encode(&digest[..3])
+/// Changes at every boot of the host.
+pub(crate) fn boot_id() -> &'static str {
+    static BOOT_ID: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    });
+    &BOOT_ID
 }

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use woodfrog_driver_common::net;
+use woodfrog_linux::btrfs;
 use woodfrog_linux::cgroup::Hierarchies;
+use woodfrog_linux::criu::{self, Criu, Found, release_connections};
 use woodfrog_linux::idmap;
-use woodfrog_linux::pool::Pool;
+use woodfrog_linux::pool::{Pool, PoolKind};
 use woodfrog_linux::skeleton;
-use woodfrog_network::{Cidr, Live, Network, NetworkConfig, Subnet, choose_subnet, default_denied};
-use woodfrog_sandbox::{Capabilities, Capability, Egress};
+use woodfrog_network::Network;
+use woodfrog_sandbox::{Capabilities, Capability};
 use woodfrog_types::SandboxId;
 
-use crate::egress::wanted;
 use crate::error::StartError;
 use crate::instance::Instance;
 use crate::launchers::Launchers;
@@ -41,6 +44,10 @@ pub struct NativeOptions {
 
 /// The last slot that has addresses.
 const SLOT_LAST: u32 = woodfrog_network::names::MAX_SLOTS - 1;
+
+/// How long a checkpoint that an earlier server began may take to end.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+const SETTLE_EVERY: Duration = Duration::from_millis(5);
 
 /// What is left to the rest of the disk when the image's size is not given.
 const POOL_SHARE_OF_FREE: u64 = 90;
@@ -74,67 +81,14 @@ pub(crate) async fn network(
     options: &NativeOptions,
     notes: &[Note],
 ) -> Result<Network, StartError> {
-    let subnet = subnet(options)?;
-    let parse = |text: &String| {
-        text.parse::<Cidr>()
-            .map_err(|error| StartError::Network(format!("{text}: {error}")))
-    };
-    let config = NetworkConfig {
+    let asked = net::Wanted {
         instance: instance_id(&options.data_dir),
-        subnet,
-        deny: default_denied(),
-        allow: options
-            .allow_private
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?,
-        uplinks: Vec::new(),
-        dns_upstreams: None,
-        nft: None,
+        dir: &options.data_dir,
+        cidr: options.cidr.as_deref(),
+        allow_private: &options.allow_private,
     };
-    let live: Vec<Live> = notes
-        .iter()
-        .filter_map(|note| {
-            let policy = wanted(&Egress::from(&note.egress)).ok()?.policy;
-            Some(Live {
-                slot: note.slot,
-                policy,
-            })
-        })
-        .collect();
-    let network = Network::setup(config, &live).await;
-    if let Some(error) = network.unavailable() {
-        tracing::warn!(%error, "sandboxes have no network");
-    }
-    for warning in network.warnings() {
-        tracing::warn!("{warning}");
-    }
-    Ok(network)
-}
-
-/// The configured block, else the one of last time, else a free one (then remembered: running
-/// sandboxes keep their addresses across a restart).
-fn subnet(options: &NativeOptions) -> Result<Subnet, StartError> {
-    let bad = |text: &str| StartError::Network(format!("`{text}` is not a usable IPv4 block"));
-    let from_text = |text: &str| {
-        text.parse::<Cidr>()
-            .ok()
-            .and_then(Subnet::new)
-            .ok_or_else(|| bad(text))
-    };
-    if let Some(text) = &options.cidr {
-        return from_text(text);
-    }
-    let file = options.data_dir.join("subnet");
-    if let Ok(text) = std::fs::read_to_string(&file) {
-        return from_text(text.trim());
-    }
-    let chosen = choose_subnet()
-        .map_err(|error| StartError::Network(error.to_string()))?
-        .ok_or(StartError::NoSubnet)?;
-    std::fs::write(&file, chosen.range().to_string())
-        .map_err(|source| StartError::Directory { path: file, source })?;
-    Ok(chosen)
+    let running = notes.iter().map(|note| (note.slot, &note.egress));
+    Ok(net::set_up(asked, running).await?)
 }
 
 /// Makes the skeleton layer for this guest; returns its folder.
@@ -163,6 +117,49 @@ pub(crate) fn directories(paths: &[&Path]) -> Result<(), StartError> {
             })?;
     }
     Ok(())
+}
+
+/// Those of the notes whose sandboxes run. A server may have died while it took a snapshot: CRIU
+/// then either kills the sandbox, because the snapshot is safe, or lets it go on. What it will be
+/// is waited for.
+pub(crate) async fn settled(notes: Vec<Note>, staging: &Path) -> Vec<Note> {
+    let start = std::time::Instant::now();
+    let traced = || {
+        notes
+            .iter()
+            .any(|note| note.is_alive() && is_traced(note.init.pid))
+    };
+    while traced() {
+        if start.elapsed() > SETTLE_MAX {
+            tracing::error!("a checkpoint of an earlier server does not end");
+            break;
+        }
+        tokio::time::sleep(SETTLE_EVERY).await;
+    }
+    let live: Vec<Note> = notes.into_iter().filter(Note::is_alive).collect();
+    let under_way = std::fs::read_dir(staging).is_ok_and(|mut entries| entries.next().is_some());
+    if under_way {
+        let inits: Vec<u32> = live.iter().map(|note| note.init.pid).collect();
+        let release = move || {
+            inits
+                .into_iter()
+                .try_for_each(|pid| release_connections(pid).map(drop))
+        };
+        // Only where CRIU was killed, too, is there something to release.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(release).await {
+            tracing::warn!(%error, "connections of sandboxes may hang");
+        }
+    }
+    live
+}
+
+/// Whether a process of the host's, which can be CRIU alone, holds the init of a sandbox.
+fn is_traced(init: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|pid| pid.trim() != "0")
 }
 
 /// What runs already, by the notes of an earlier server process.
@@ -201,12 +198,61 @@ pub(crate) fn check_uid_base(base: u32) -> Result<(), StartError> {
     })
 }
 
+/// Folders for snapshots, without what a server that died left in them.
+pub(crate) fn snapshot_directories(paths: &Paths, pool: &Pool) -> Result<(), StartError> {
+    directories(&[&paths.snapshots, &paths.mounts])?;
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| StartError::Directory { path, source }
+    };
+    crate::restore::clear_mounts(&paths.mounts).map_err(failed(&paths.mounts))?;
+    if !matches!(pool.kind, PoolKind::Plain { .. }) && !paths.staging.exists() {
+        // A subvolume: what is written there counts as nobody's.
+        btrfs::create_subvolume(&paths.staging).map_err(failed(&paths.staging))?;
+    }
+    crate::snapshots::clear_staging(&paths.staging).map_err(failed(&paths.staging))
+}
+
+/// What saves and restores memory, or why there is nothing that can.
+pub(crate) async fn criu() -> Result<Criu, String> {
+    let found = tokio::task::spawn_blocking(|| criu::find(&criu::default_prefix())).await;
+    let hint = "`woodfrog doctor --fix` installs it; then start the server again";
+    match found {
+        Ok(Found::Suitable(mut criu)) => {
+            let warm = move || {
+                let warmed = criu.warm();
+                (criu, warmed)
+            };
+            let warmed = tokio::task::spawn_blocking(warm).await;
+            let (criu, warmed) = warmed.map_err(|e| e.to_string())?;
+            if let Err(error) = warmed {
+                tracing::warn!(%error, "every checkpoint and restore looks at the kernel anew");
+            }
+            Ok(criu)
+        }
+        Ok(Found::TooOld { criu, needed }) => Err(format!(
+            "CRIU {} is too old for this kernel, which needs {needed}; {hint}",
+            criu.version()
+        )),
+        Ok(Found::None) => Err(format!("CRIU is not installed; {hint}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// What this machine can give.
-pub(crate) fn capabilities(network: &Network, disk_limits: Result<(), String>) -> Capabilities {
-    let mut missing = vec![
-        (Capability::Pause, "not supported yet".to_owned()),
-        (Capability::Checkpoint, "not supported yet".to_owned()),
-    ];
+pub(crate) fn capabilities(
+    network: &Network,
+    pool: &Pool,
+    criu: &Result<Criu, String>,
+) -> Capabilities {
+    let mut missing = Vec::new();
+    if let PoolKind::Plain { reason } = &pool.kind {
+        let why = format!("snapshots need a pool on btrfs: {reason}");
+        missing.push((Capability::FilesystemSnapshot, why.clone()));
+        missing.push((Capability::Checkpoint, why));
+    } else if let Err(why) = criu {
+        missing.push((Capability::Checkpoint, why.clone()));
+    }
     if let Some(error) = network.unavailable() {
         let why = error.to_string();
         for capability in [
@@ -217,8 +263,8 @@ pub(crate) fn capabilities(network: &Network, disk_limits: Result<(), String>) -
             missing.push((capability, why.clone()));
         }
     }
-    if let Err(why) = disk_limits {
-        missing.push((Capability::DiskLimit, why));
+    if let Err(why) = &pool.disk_limits {
+        missing.push((Capability::DiskLimit, why.clone()));
     }
     Capabilities { missing }
 }

@@ -1,6 +1,7 @@
 //! The engine itself: start, stop, and what it consists of.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,9 +16,13 @@ use crate::ports::{Options, Ports};
 use crate::sandbox::create::IDEMPOTENCY_KEPT;
 use crate::sandbox::deadline::{self, Alarm};
 use crate::sandbox::live::Live;
-use crate::sandbox::{metrics, recover};
+use crate::sandbox::shelf::Pins;
+use crate::sandbox::warm::Warm;
+use crate::sandbox::{metrics, recover, scrub};
+use crate::sandbox_sessions;
 use crate::tasks;
 use crate::template::{self, Builds};
+use crate::volumes;
 
 /// The name under which the store keeps the server's secret.
 const SECRET_SETTING: &str = "server.secret";
@@ -50,11 +55,15 @@ impl Engine {
             alarm: Alarm::new(),
             keys: KeyCache::default(),
             builds,
+            pins: Pins::default(),
+            warm: Warm::default(),
+            waiting: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
         recover::recover(&inner).await?;
         template::end_unfinished(&inner).await?;
+        volumes::tidy(&inner).await?;
         let shared = Arc::clone(&inner);
         tasks::supervise(&inner.tasks, "deadlines", move || {
             deadline::watch(Arc::clone(&shared))
@@ -62,6 +71,10 @@ impl Engine {
         let shared = Arc::clone(&inner);
         tasks::supervise(&inner.tasks, "metrics", move || {
             metrics::watch(Arc::clone(&shared))
+        });
+        let shared = Arc::clone(&inner);
+        tasks::supervise(&inner.tasks, "scrub", move || {
+            scrub::watch(Arc::clone(&shared))
         });
         let shared = Arc::clone(&inner);
         tasks::supervise(&inner.tasks, "trim", move || trim(Arc::clone(&shared)));
@@ -73,12 +86,23 @@ impl Engine {
         !self.inner.stopping.is_cancelled()
     }
 
+    /// When sandboxes go to sleep whose request does not say.
+    pub fn sleep_default(&self) -> woodfrog_types::sleep::SleepPolicy {
+        self.inner.options.sleep
+    }
+
     /// How many sandboxes run, of all workspaces.
     pub fn running(&self) -> usize {
         let live = self.inner.registry.all();
         let running =
             |live: &Arc<Live>| matches!(live.record().state, SandboxState::Running { .. });
         live.iter().filter(|live| running(live)).count()
+    }
+
+    /// How many sandboxes have an owner: those in memory, and those on disk that somebody wants
+    /// something of just now.
+    pub fn owners(&self) -> usize {
+        self.inner.registry.all().len()
     }
 
     /// Stops taking work and waits for what is under way, at most for the drain timeout.
@@ -127,7 +151,8 @@ async fn trim(inner: Arc<Inner>) {
             .store
             .event_trim(before(EVENTS_KEPT), TRIM_BATCH)
             .await;
-        match keys.and(logs) {
+        let sessions = sandbox_sessions::trim(&inner, Timestamp::now()).await;
+        match keys.and(logs).and(sessions) {
             Ok(dropped) => tracing::debug!(dropped, "trimmed"),
             Err(error) => tracing::warn!(%error, "trimming failed"),
         }

@@ -44,6 +44,20 @@ pub(crate) fn driver(error: DriverError) -> Fault {
             "the guest in the sandbox does not answer",
         )
         .because(error),
+        DriverError::Checkpoint {
+            reason, transient, ..
+        } => {
+            let code = match transient {
+                true => Code::Transitioning,
+                false => Code::CheckpointFailed,
+            };
+            let text = format!("the memory of the sandbox cannot be saved: {reason}");
+            Fault::new(code, text)
+        }
+        DriverError::Snapshot { id, reason } => Fault::new(
+            Code::SnapshotUnusable,
+            format!("the snapshot {id} cannot be used: {reason}"),
+        ),
         error @ (DriverError::AlreadyExists { .. } | DriverError::Step { .. }) => {
             Fault::internal(error)
         }
@@ -58,6 +72,7 @@ pub(crate) fn create(fault: Fault) -> Fault {
         | Code::Unsupported
         | Code::CapacityUnavailable
         | Code::NoSpace
+        | Code::SnapshotUnusable
         | Code::Unavailable
         | Code::CreateFailed => fault,
         code => Fault::new(

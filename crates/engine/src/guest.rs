@@ -58,6 +58,15 @@ fn environment(sandbox: &Sandbox, image: &BuiltImage) -> BTreeMap<String, String
     env
 }
 
+/// What programs look for that do not get our environment, where E2B has it.
+fn marks(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let names = ["E2B_SANDBOX", "E2B_SANDBOX_ID", "E2B_TEMPLATE_ID"];
+    let known = names.iter().filter_map(|name| env.get_key_value(*name));
+    known
+        .map(|(name, value)| (format!("/run/e2b/.{name}"), value.clone()))
+        .collect()
+}
+
 /// Tells a sandbox's guest its defaults; returns when it has them. Safe to repeat.
 pub(crate) async fn configure(
     inner: &Inner,
@@ -76,9 +85,11 @@ pub(crate) async fn configure_with(
     env: BTreeMap<String, String>,
 ) -> Result<(), Fault> {
     let configure = woodfrog_guest_client::proto::Configure {
+        files: marks(&env),
         default_user: Some(image.user.clone()),
         default_workdir: image.workdir.clone(),
         env: Some(env),
+        // A copy has its name from the driver: nobody inside may change it.
         hostname: None,
     };
     call::configure(inner, id, configure).await

@@ -1,8 +1,12 @@
 //! What all tasks of one engine share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::hash_map::Entry;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use woodfrog_core::admission::{self, Caps, Present};
@@ -16,7 +20,10 @@ use crate::images::Images;
 use crate::keys::KeyCache;
 use crate::ports::Options;
 use crate::sandbox::deadline::Alarm;
+use crate::sandbox::gate::Gates;
 use crate::sandbox::live::Live;
+use crate::sandbox::shelf::Pins;
+use crate::sandbox::warm::Warm;
 use crate::template::Builds;
 
 pub(crate) struct Inner {
@@ -30,6 +37,10 @@ pub(crate) struct Inner {
     pub(crate) alarm: Alarm,
     pub(crate) keys: KeyCache,
     pub(crate) builds: Builds,
+    pub(crate) pins: Pins,
+    pub(crate) warm: Warm,
+    /// Callers that wait for a place.
+    pub(crate) waiting: AtomicUsize,
     pub(crate) tasks: TaskTracker,
     /// Cancelled once: no new work, and owners let go of their sandboxes.
     pub(crate) stopping: CancellationToken,
@@ -49,7 +60,15 @@ impl Inner {
 #[derive(Default)]
 pub(crate) struct Registry {
     live: RwLock<HashMap<SandboxId, Arc<Live>>>,
-    counts: Arc<Mutex<HashMap<WorkspaceId, usize>>>,
+    counts: Arc<Counts>,
+    pub(crate) gates: Gates,
+}
+
+#[derive(Default)]
+struct Counts {
+    by_workspace: Mutex<HashMap<WorkspaceId, usize>>,
+    /// A place became free.
+    freed: Notify,
 }
 
 impl Registry {
@@ -58,14 +77,25 @@ impl Registry {
         live.get(id).cloned()
     }
 
-    pub(crate) fn insert(&self, live: Arc<Live>) {
+    /// Adds a sandbox unless it is there; returns the one that is there now, and whether it is
+    /// this one.
+    pub(crate) fn insert(&self, live: Arc<Live>) -> (Arc<Live>, bool) {
         let mut all = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(live.id.clone(), live);
+        match all.entry(live.id.clone()) {
+            Entry::Occupied(there) => (Arc::clone(there.get()), false),
+            Entry::Vacant(free) => (Arc::clone(free.insert(live)), true),
+        }
     }
 
-    pub(crate) fn remove(&self, id: &SandboxId) {
+    /// Removes exactly this one.
+    pub(crate) fn remove(&self, live: &Arc<Live>) {
         let mut all = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        all.remove(id);
+        if all
+            .get(&live.id)
+            .is_some_and(|there| Arc::ptr_eq(there, live))
+        {
+            all.remove(&live.id);
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {
@@ -75,7 +105,7 @@ impl Registry {
 
     /// Takes a place for a new sandbox; it is free again when the place is dropped.
     pub(crate) fn reserve(&self, workspace: &WorkspaceId, caps: Caps) -> Result<Place, Fault> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         let present = Present {
             server: counts.values().sum(),
             workspace: counts.get(workspace).copied().unwrap_or(0),
@@ -87,22 +117,36 @@ impl Registry {
             workspace: workspace.clone(),
         })
     }
+
+    /// Resolves when a place becomes free after this was called.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.counts.freed.notified()
+    }
+}
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceId, usize>> {
+        let counts = self.by_workspace.lock();
+        counts.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A sandbox's place under the caps.
 pub(crate) struct Place {
-    counts: Arc<Mutex<HashMap<WorkspaceId, usize>>>,
+    counts: Arc<Counts>,
     workspace: WorkspaceId,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(&self.workspace) {
             *count -= 1;
             if *count == 0 {
                 counts.remove(&self.workspace);
             }
         }
+        drop(counts);
+        self.counts.freed.notify_waiters();
     }
 }

@@ -15,16 +15,28 @@ mod keys;
 mod ports;
 pub mod request;
 mod sandbox;
+mod sandbox_sessions;
+mod secrets;
 mod tasks;
 mod template;
 pub mod view;
+mod volumes;
 
-pub use access::{GuestLease, SandboxAccess};
+pub use woodfrog_volumes as volume;
+
+pub use access::{Attachment, GuestLease, Reach, SandboxAccess};
 pub use engine::Engine;
 pub use images::{CopyRequest, ImageError, Images, ImportSource, ProgressSink};
 pub use ports::{KeyPolicy, Options, Ports};
 pub use request::{
-    CreateSandbox, DeadlineChange, NewKey, NewTemplate, StartBuild, TemplateBase, TemplateStep,
+    CheckpointRequest, CreateSandbox, DeadlineChange, ForkRequest, HibernateRequest, NewKey,
+    NewTemplate, ResumeRequest, StartBuild, TemplateBase, TemplateStep,
 };
-pub use sandbox::EVENTS_MAX;
-pub use view::{BuildView, CreatedKey, FileSlot, SandboxView, TemplateView};
+pub use sandbox::{EVENTS_MAX, FORK_MAX};
+pub use sandbox_sessions::{NewSandboxSession, SandboxSessionView, SessionCaller};
+pub use secrets::SecretValue;
+pub use view::{
+    BuildView, CreatedKey, FileSlot, GcReport, Hold, NextRung, Resumed, SandboxView, Slept,
+    TagAssignment, TemplateView, Touched, Wakefulness,
+};
+pub use volumes::{VolumeContent, VolumeView};

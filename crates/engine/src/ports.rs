@@ -8,6 +8,7 @@ use woodfrog_core::admission::Caps;
 use woodfrog_sandbox::Driver;
 use woodfrog_store::Store;
 use woodfrog_types::limits;
+use woodfrog_types::sleep::SleepPolicy;
 
 use crate::images::Images;
 
@@ -34,7 +35,7 @@ pub struct Options {
     /// Where uploads for template builds are kept.
     pub data_dir: PathBuf,
     pub keys: KeyPolicy,
-    /// How many sandboxes may exist at once.
+    /// How many sandboxes may be in memory at once; those that sleep on disk do not count.
     pub caps: Caps,
     /// The longest timeout that a request may ask for.
     pub timeout_max: Duration,
@@ -55,6 +56,29 @@ pub struct Options {
     pub build_step_timeout: Duration,
     /// Bytes of one file archive uploaded for a build.
     pub upload_bytes_max: u64,
+    /// When sandboxes go to sleep whose request does not say.
+    pub sleep: SleepPolicy,
+    /// How long a caller waits for a sandbox to wake, a place for it included.
+    pub wake_timeout: Duration,
+    /// Callers that may wait for a place for a sandbox to wake; more are refused.
+    pub wakes_waiting_max: usize,
+    /// How long bringing a sandbox back may take once it has a place.
+    pub restore_timeout: Duration,
+    /// How long saving a sandbox may take; it goes on if it takes longer.
+    pub checkpoint_timeout: Duration,
+    /// How long operations under way may take to end before a sandbox is saved; then they are cut.
+    pub quiesce_timeout: Duration,
+    /// A sandbox that was not used for this long may be put to sleep where another one needs its
+    /// place, if it may sleep by itself at all.
+    pub evict_idle: Duration,
+    /// Percent of one CPU: a sandbox that uses more is active.
+    pub active_cpu_pct: f64,
+    /// What the snapshots of one workspace may take; `None`: as much as the disk has.
+    pub snapshot_quota: Option<u64>,
+    /// Whether a template with a start command is started once, and its sandboxes begin there.
+    pub warm: bool,
+    /// Between two looks at the snapshots that sandboxes sleep in; zero: never.
+    pub scrub_interval: Duration,
     /// How long a shutdown waits for operations under way.
     pub drain_timeout: Duration,
 }
@@ -79,6 +103,17 @@ impl Options {
             builds_at_once: 2,
             build_step_timeout: Duration::from_secs(3600),
             upload_bytes_max: 4 << 30,
+            sleep: SleepPolicy::default(),
+            wake_timeout: Duration::from_secs(60),
+            wakes_waiting_max: 1_000,
+            restore_timeout: Duration::from_secs(60),
+            checkpoint_timeout: Duration::from_secs(300),
+            quiesce_timeout: Duration::from_millis(250),
+            evict_idle: Duration::from_secs(5),
+            active_cpu_pct: 5.0,
+            snapshot_quota: None,
+            warm: false,
+            scrub_interval: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
         }
     }

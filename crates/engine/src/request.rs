@@ -6,17 +6,21 @@ use std::time::Duration;
 use woodfrog_types::key::Scope;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{OnTimeout, Resources};
+use woodfrog_types::sleep::{SleepCause, SleepPolicy};
+use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Timestamp, WorkspaceId};
 
 /// A sandbox to be made.
 #[derive(Debug, Clone)]
 pub struct CreateSandbox {
-    /// A template's id or name, `name:tag` allowed.
+    /// A template's id or name, `name:tag` allowed; or a snapshot's id or name.
     pub template: String,
     /// `None`: it lives until it is deleted.
     pub timeout: Option<Duration>,
     pub on_timeout: OnTimeout,
     pub auto_resume: bool,
+    /// When it goes to sleep by itself; `None` is the server's default.
+    pub sleep: Option<SleepPolicy>,
     pub metadata: BTreeMap<String, String>,
     pub env: BTreeMap<String, String>,
     pub network: NetworkSpec,
@@ -106,4 +110,39 @@ pub struct StartBuild {
     pub ready_cmd: Option<String>,
     /// Do not use cached layers.
     pub force: bool,
+}
+
+/// A sandbox is to be put to sleep on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HibernateRequest {
+    pub content: SnapshotContent,
+    /// [`SleepCause::Requested`] or [`SleepCause::Held`]: decides who may wake it.
+    pub cause: SleepCause,
+}
+
+/// A sandbox is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeRequest {
+    /// `Filesystem`: it boots anew with its files, though its memory may be there.
+    pub content: SnapshotContent,
+    pub deadline: Option<DeadlineChange>,
+    pub on_timeout: Option<OnTimeout>,
+}
+
+/// A snapshot is to be taken of a sandbox that goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRequest {
+    /// `[a-z0-9][a-z0-9._-]*`, at most 128 bytes, unique in the workspace.
+    pub name: Option<String>,
+    pub content: SnapshotContent,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Copies of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkRequest {
+    /// 1 to [`crate::FORK_MAX`].
+    pub count: u32,
+    /// Of each copy; `None`: until it is deleted.
+    pub timeout: Option<Duration>,
 }

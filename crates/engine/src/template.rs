@@ -14,6 +14,7 @@ mod api;
 mod base;
 mod build;
 mod files;
+mod history;
 mod log;
 mod resolve;
 mod security;

@@ -1,8 +1,10 @@
 //! What callers get to see.
 
 use woodfrog_types::key::ApiKey;
-use woodfrog_types::sandbox::Sandbox;
+use woodfrog_types::sandbox::{Sandbox, SandboxState};
+use woodfrog_types::sleep::{Sleep, SleepCause};
 use woodfrog_types::template::{Build, Template};
+use woodfrog_types::{SnapshotId, Timestamp};
 
 /// A sandbox and what is derived from it.
 #[derive(Debug, Clone)]
@@ -20,6 +22,14 @@ pub struct SandboxView {
 pub struct TemplateView {
     pub template: Template,
     pub current: Option<Build>,
+}
+
+/// A tag that names, or named, a build.
+#[derive(Debug, Clone)]
+pub struct TagAssignment {
+    pub build: Build,
+    /// Since when it did.
+    pub at: Timestamp,
 }
 
 /// A build and the template it belongs to.
@@ -44,4 +54,86 @@ pub enum FileSlot {
     Present,
     /// Upload it with this one-time token.
     Upload { token: String },
+}
+
+impl SandboxView {
+    /// As E2B names its state: one that dozes by itself is `running` to its client.
+    pub fn e2b_state(&self) -> &'static str {
+        match &self.sandbox.state {
+            SandboxState::Paused { sleep, .. }
+            | SandboxState::Hibernating { sleep, .. }
+            | SandboxState::Hibernated { sleep, .. }
+            | SandboxState::Archiving { sleep, .. }
+            | SandboxState::Archived { sleep, .. } => e2b_sleep(*sleep),
+            SandboxState::Creating
+            | SandboxState::Running { .. }
+            | SandboxState::Waking { .. }
+            | SandboxState::Deleting { .. } => "running",
+        }
+    }
+}
+
+const fn e2b_sleep(sleep: Sleep) -> &'static str {
+    match sleep.cause {
+        SleepCause::Idle | SleepCause::Requested => "running",
+        SleepCause::Held | SleepCause::Timeout => "paused",
+    }
+}
+
+/// A sandbox that was put to sleep.
+#[derive(Debug, Clone)]
+pub struct Slept {
+    pub view: SandboxView,
+    /// It was asleep on that rung, or a deeper one, before.
+    pub already: bool,
+}
+
+/// A sandbox that runs.
+#[derive(Debug, Clone)]
+pub struct Resumed {
+    pub view: SandboxView,
+    /// It was asleep before.
+    pub woke: bool,
+}
+
+/// A sandbox whose use was announced.
+#[derive(Debug, Clone)]
+pub struct Touched {
+    pub view: SandboxView,
+    pub last_activity: Timestamp,
+}
+
+/// A reason for a sandbox to stay awake that somebody gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub name: String,
+    /// `None`: until it is released.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Why a sandbox is awake or asleep, and what comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wakefulness {
+    /// [`SandboxState::as_str`].
+    pub state: &'static str,
+    /// Sentences for people: ``hold `run-1` until …``, `idle since …`.
+    pub reasons: Vec<String>,
+    pub last_activity: Timestamp,
+    pub holds: Vec<Hold>,
+    pub next: Option<NextRung>,
+}
+
+/// The next rung of the ladder, if nothing happens until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextRung {
+    /// The state that it goes to: `paused`, `hibernated`, `archived`, `deleted`.
+    pub state: &'static str,
+    pub at: Timestamp,
+}
+
+/// What a collection of unreferenced snapshots removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcReport {
+    pub removed: Vec<SnapshotId>,
+    pub bytes: u64,
 }

@@ -10,7 +10,7 @@ use woodfrog_engine::{CreateSandbox, DeadlineChange};
 use woodfrog_sandbox::fake::Call;
 use woodfrog_store::{EventStore as _, SandboxStore as _};
 use woodfrog_types::page::PageRequest;
-use woodfrog_types::sandbox::{OnTimeout, SandboxFilter, SandboxState};
+use woodfrog_types::sandbox::{SandboxFilter, SandboxState};
 use woodfrog_types::{Code, SandboxId};
 
 #[tokio::test]
@@ -80,6 +80,13 @@ async fn the_guest_is_told_its_environment() {
     assert_eq!(env["PATH"], "/mine");
     assert_eq!(env["E2B_SANDBOX"], "true");
     assert_eq!(env["E2B_SANDBOX_ID"], view.sandbox.id.as_str());
+    let files = &configure.files;
+    assert_eq!(files["/run/e2b/.E2B_SANDBOX"], "true");
+    assert_eq!(files["/run/e2b/.E2B_SANDBOX_ID"], view.sandbox.id.as_str());
+    assert_eq!(
+        files["/run/e2b/.E2B_TEMPLATE_ID"],
+        view.sandbox.template.as_str()
+    );
 }
 
 #[tokio::test]
@@ -130,6 +137,12 @@ async fn bad_requests_are_refused_before_anything_happens() {
         ),
         (
             |r| {
+                r.network.header_rules.insert("a.de".into(), Vec::new());
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            |r| {
                 r.env.insert("A=B".into(), String::new());
             },
             Code::InvalidArgument,
@@ -137,10 +150,6 @@ async fn bad_requests_are_refused_before_anything_happens() {
         (
             |r| r.idempotency_key = Some("ä".into()),
             Code::InvalidArgument,
-        ),
-        (
-            |r| r.on_timeout = OnTimeout::Pause { memory: true },
-            Code::Unsupported,
         ),
         (
             |r| {

@@ -12,8 +12,10 @@ use woodfrog_engine::{
     Engine, FileSlot, NewKey, NewTemplate, StartBuild, TemplateBase, TemplateStep,
 };
 use woodfrog_sandbox::fake::Outcome;
-use woodfrog_store::TemplateStore as _;
+use woodfrog_store::{SnapshotStore as _, TemplateStore as _};
 use woodfrog_types::key::{Principal, Scope};
+use woodfrog_types::page::PageRequest;
+use woodfrog_types::snapshot::{SnapshotFilter, SnapshotPurpose, SnapshotState};
 use woodfrog_types::template::{Build, BuildState, SecurityOptions};
 use woodfrog_types::{Code, WorkspaceId};
 
@@ -415,4 +417,74 @@ async fn security_is_the_build_s_and_reaches_new_sandboxes_only() {
         ..owner()
     };
     engine.template_security(&admin, "base", on).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_template_is_started_once_and_its_sandboxes_begin_there() {
+    let world = World::new();
+    let mut options = world.options();
+    options.warm = true;
+    let engine = world.start_with(options.clone()).await;
+    let mut request_build = build_of(Vec::new());
+    request_build.start_cmd = Some("serve".into());
+    build(&engine, "web", request_build).await;
+    let mut wanted = request();
+    wanted.template = "web".into();
+    // The first one boots, and has the template started beside it.
+    let first = engine.sandbox_create(&owner(), wanted.clone()).await;
+    eventually("it was started", async || {
+        let all = world.store.snapshot_all().await.unwrap();
+        all.iter().any(|snapshot| {
+            matches!(snapshot.purpose, SnapshotPurpose::Warm { .. })
+                && snapshot.state == SnapshotState::Ready
+        }) && world.driver.sandboxes().len() == 1
+            && world.driver.kept_disks().is_empty()
+    })
+    .await;
+    assert_eq!(world.driver.sandboxes(), [first.unwrap().sandbox.id]);
+    let started = || {
+        let commands = world.driver.guest().commands();
+        commands.iter().filter(|line| *line == "serve").count()
+    };
+    let before = started();
+    wanted.env.insert("MINE".into(), "1".into());
+    eventually("it is used", async || {
+        engine
+            .sandbox_create(&owner(), wanted.clone())
+            .await
+            .unwrap();
+        world.driver.restores() > 0
+    })
+    .await;
+    let heard = world.driver.guest().heard();
+    let told = heard.iter().rev().find_map(|heard| match &heard.request {
+        woodfrog_guest_client::proto::Request::Configure(configure) => configure.env.clone(),
+        _ => None,
+    });
+    assert_eq!(told.unwrap()["MINE"], "1");
+    // It is nobody's: lists do not show it.
+    let page = PageRequest {
+        limit: 10,
+        cursor: None,
+    };
+    let filter = SnapshotFilter::default();
+    let listed = engine.snapshot_list(&owner(), filter, page).await;
+    assert!(listed.unwrap().items.is_empty());
+    let so_far = started();
+    assert!(so_far <= before + 1);
+    // The next server knows it, and where it is lost sandboxes boot.
+    engine.shutdown().await;
+    let engine = world.start_with(options).await;
+    engine
+        .sandbox_create(&owner(), wanted.clone())
+        .await
+        .unwrap();
+    assert_eq!(started(), so_far);
+    for snapshot in world.driver.snapshots() {
+        world.driver.lose_snapshot(&snapshot);
+    }
+    engine.sandbox_create(&owner(), wanted).await.unwrap();
+    assert_eq!(started(), so_far + 1);
+    engine.template_delete(&owner(), "web").await.unwrap();
+    assert!(world.store.snapshot_all().await.unwrap().is_empty());
 }

@@ -1,16 +1,20 @@
 //! Entries and listings.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use woodfrog_guest_proto::{
-    EntryInfo, EntryReply, Frame, ListEnd, ListPage, ListRequest, MkdirRequest, MoveRequest,
-    PathRequest, Request, limits, parse_json,
+    ComposeRequest, EntryInfo, EntryReply, Frame, ListEnd, ListPage, ListRequest, MkdirRequest,
+    MoveRequest, PathRequest, Request, limits, parse_json,
 };
 
 use crate::{GuestClient, GuestError, link::Link};
 
 /// JSON bytes of a listing taken into memory; larger ones are for [`GuestClient::list_stream`].
 const MAX_LISTING_BYTES: usize = 128 << 20;
+
+/// How long joining files may take: they can be as large as the disk.
+const COMPOSE_MAX: Duration = Duration::from_secs(1800);
 
 /// A whole listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +78,12 @@ impl GuestClient {
     /// Moves or renames; the parents of the target are made. The entry is that of the new place.
     pub async fn rename(&self, request: MoveRequest) -> Result<EntryInfo, GuestError> {
         self.entry(&Request::Move(request)).await
+    }
+
+    /// Joins files into one and removes them. The entry is that of the joined file.
+    pub async fn compose(&self, request: ComposeRequest) -> Result<EntryInfo, GuestError> {
+        let patient = self.clone().with_deadline(COMPOSE_MAX);
+        patient.entry(&Request::Compose(request)).await
     }
 
     /// Removes a file or a whole tree; nothing there is fine.

@@ -410,9 +410,18 @@ async fn runs_as_the_user_with_the_environment() {
     let change = Configure {
         default_user: Some("user".to_owned()),
         env: Some(env.into()),
+        files: [
+            (guest.path("run/marks/.NAME"), "value".to_owned()),
+            ("/proc/nothing/here".to_owned(), String::new()),
+        ]
+        .into(),
         ..Configure::default()
     };
     guest.client.configure(change).await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(guest.path("run/marks/.NAME")).unwrap(),
+        "value"
+    );
     let script =
         "id -u; id -g; id -G; pwd; echo $HOME $USER $A $B; ulimit -n; echo via > /dev/stdout";
     let request = StartRequest {

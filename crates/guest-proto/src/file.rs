@@ -105,6 +105,16 @@ pub struct MoveRequest {
     pub to: String,
 }
 
+/// Joins files into one, which readers see whole or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ComposeRequest {
+    #[serde(flatten)]
+    pub to: PathRequest,
+    /// In their order; resolved like the destination, and removed at the end.
+    pub sources: Vec<String>,
+}
+
 /// An entry, as the last frame of stat, mkdir, move and write, and the first of read and open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryReply {

@@ -12,6 +12,7 @@ pub mod limits;
 mod process;
 mod request;
 mod system;
+pub mod tcp;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use file::*;

@@ -43,6 +43,9 @@ pub const MAX_METADATA: usize = 64;
 /// Bytes of one metadata value.
 pub const MAX_METADATA_VALUE: usize = 4096;
 
+/// Files that one request may join.
+pub const MAX_SOURCES: usize = 1024;
+
 /// Directories one recursive watcher may cover.
 pub const MAX_WATCHES: usize = 8192;
 /// Events in one frame of a watcher.

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Configure, From, ListRequest, MkdirRequest, MoveRequest, OpenRequest, PathRequest, ProcessRef,
-    PtySize, ReadRequest, SignalTarget, StartRequest, WatchRequest, WriteRequest,
+    ComposeRequest, Configure, From, ListRequest, MkdirRequest, MoveRequest, OpenRequest,
+    PathRequest, ProcessRef, PtySize, ReadRequest, SignalTarget, StartRequest, WatchRequest,
+    WriteRequest,
 };
 
 /// What the connection is for. Each line says what the guest answers when all goes well.
@@ -56,6 +57,8 @@ pub enum Request {
     Mkdir(MkdirRequest),
     /// End [`crate::EntryReply`] of the new place.
     Move(MoveRequest),
+    /// End [`crate::EntryReply`] of the joined file, once the sources are removed.
+    Compose(ComposeRequest),
     /// End [`crate::Empty`], also when nothing was there.
     Remove(PathRequest),
     /// Reply [`crate::EntryReply`], data, End [`crate::ReadEnd`].

@@ -25,6 +25,9 @@ pub struct Configure {
     /// Replaces the environment that every process gets.
     pub env: Option<BTreeMap<String, String>>,
     pub hostname: Option<String>,
+    /// Absolute path → content: small files that everybody inside may read. One that cannot be
+    /// written (the disk is full, say) is left out; that is no reason to refuse the rest.
+    pub files: BTreeMap<String, String>,
 }
 
 /// What is in force.

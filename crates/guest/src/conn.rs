@@ -8,8 +8,11 @@ use std::{
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
-use tokio::{io::Interest, net::UnixStream};
-use woodfrog_guest_proto::{Channel, Decoder, Frame, FrameKind, data_prefix, encode_json};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UnixStream},
+};
+use woodfrog_guest_proto::{Channel, Decoder, Empty, Frame, FrameKind, data_prefix, encode_json};
 
 /// A peer that sends half a frame and stops is dropped after this.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,6 +24,7 @@ const READ_STEP: usize = 64 << 10;
 pub(crate) struct Conn {
     stream: UnixStream,
     decoder: Decoder,
+    descriptors: bool,
 }
 
 impl Conn {
@@ -28,6 +32,30 @@ impl Conn {
         Self {
             stream,
             decoder: Decoder::new(),
+            descriptors: true,
+        }
+    }
+
+    /// One whose peer is beyond this kernel.
+    pub(crate) fn without_descriptors(stream: UnixStream) -> Self {
+        Self {
+            descriptors: false,
+            ..Self::new(stream)
+        }
+    }
+
+    /// Whether descriptors reach the peer.
+    pub(crate) fn passes_descriptors(&self) -> bool {
+        self.descriptors
+    }
+
+    /// Ends the operation well and from then on copies between the peer and `other`, until both
+    /// directions have ended.
+    pub(crate) async fn become_stream(&mut self, other: &mut TcpStream) {
+        let (reply, end) = (FrameKind::Reply, FrameKind::End);
+        if self.send(reply, &Empty {}).await.is_ok() && self.send(end, &Empty {}).await.is_ok() {
+            // What either of them does to the other is between them.
+            let _ = tokio::io::copy_bidirectional(&mut self.stream, other).await;
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     users::{Names, User},
 };
 
+mod compose;
 mod create;
 mod entry;
 mod list;
@@ -84,6 +85,21 @@ pub(crate) async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request
                 },
             )?;
             blocking(move || create::rename(&place, &to)).await?
+        }
+        Request::Compose(request) => {
+            let place = Place::of(guest, &request.to)?;
+            let source = |path: String| {
+                let user = request.to.user.clone();
+                let at = PathRequest {
+                    path,
+                    user,
+                    ..PathRequest::default()
+                };
+                Place::of(guest, &at)
+            };
+            let sources = request.sources.into_iter().map(source);
+            let sources = sources.collect::<OpResult<Vec<_>>>()?;
+            blocking(move || compose::compose(&place, &sources)).await?
         }
         Request::Remove(at) => {
             let place = Place::of(guest, &at)?;

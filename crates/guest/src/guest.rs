@@ -2,7 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
 };
@@ -73,6 +74,11 @@ impl Guest {
         if let Some(name) = &change.hostname {
             set_hostname(name)?;
         }
+        for (path, content) in &change.files {
+            if let Err(error) = mark(Path::new(path), content) {
+                eprintln!("{path}: {error}");
+            }
+        }
         let mut config = self.config.borrow_mut();
         if let Some(user) = change.default_user {
             config.default_user = user;
@@ -126,6 +132,21 @@ fn random_id() -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// Writes a small file, unless it is there with this content: a full disk must not matter to a
+/// sandbox that is told the same again.
+fn mark(path: &Path, content: &str) -> std::io::Result<()> {
+    if !path.is_absolute() {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    if fs::read(path).is_ok_and(|now| now == content.as_bytes()) {
+        return Ok(());
+    }
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(path, content)
+}
+
 fn set_hostname(name: &str) -> OpResult<()> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
@@ -137,5 +158,14 @@ fn set_hostname(name: &str) -> OpResult<()> {
             "only PID 1 sets the host name",
         ));
     }
-    std::fs::write("/proc/sys/kernel/hostname", name).map_err(|e| system("hostname", e))
+    // Who restored this sandbox under another name may have set it already, and may what this
+    // process may not.
+    let path = "/proc/sys/kernel/hostname";
+    if std::fs::read(path).is_ok_and(|now| now.trim_ascii_end() == name.as_bytes()) {
+        return Ok(());
+    }
+    // gVisor shows the name there and takes none, but lets us say it.
+    std::fs::write(path, name)
+        .or_else(|e| rustix::system::sethostname(name.as_bytes()).map_err(|_| e))
+        .map_err(|e| system("hostname", e))
 }

@@ -28,6 +28,7 @@ mod process;
 mod readiness;
 mod serve;
 mod system;
+mod tcp;
 mod users;
 
 use guest::Guest;
@@ -57,6 +58,8 @@ pub enum Socket {
     Path(PathBuf),
     /// A descriptor that listens already.
     Inherited(RawFd),
+    /// A TCP port of every address, and the file with the secret that callers say.
+    Tcp { port: u16, secret: PathBuf },
 }
 
 /// How to run.
@@ -92,11 +95,15 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
     let mut child = signal(SignalKind::child())?;
     let mut term = signal(SignalKind::terminate())?;
     let guest = Guest::new(options.etc.clone());
-    let listener = match &options.socket {
-        Socket::Path(path) => listen(path)?,
-        Socket::Inherited(number) => inherited(*number)?,
+    let serve_at = |listener| tokio::task::spawn_local(serve::serve(guest.clone(), listener));
+    match &options.socket {
+        Socket::Path(path) => serve_at(listen(path)?),
+        Socket::Inherited(number) => serve_at(inherited(*number)?),
+        Socket::Tcp { port, secret } => {
+            let front = tcp::Front::new(*port, secret)?;
+            tokio::task::spawn_local(front.serve(guest.clone()))
+        }
     };
-    tokio::task::spawn_local(serve::serve(guest.clone(), listener));
     loop {
         tokio::select! {
             _ = child.recv() => reap(&guest),

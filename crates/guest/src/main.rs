@@ -4,10 +4,18 @@ use std::{path::PathBuf, process::ExitCode};
 
 use woodfrog_guest::{Options, Role, Socket, run};
 
-const USAGE: &str =
-    "usage: woodfrog-guest [--socket PATH | --listen-fd NUMBER] [--etc DIR] [--no-init]";
+const USAGE: &str = "usage: woodfrog-guest \
+    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init]";
 
 fn main() -> ExitCode {
+    // For a runtime that keeps what is written in memory of its own.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == "--sync")
+    {
+        rustix::fs::sync();
+        return ExitCode::SUCCESS;
+    }
     let result = options().and_then(|o| run(&o).map_err(|e| e.to_string()));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,6 +40,13 @@ fn options() -> Result<Options, String> {
             Some("--listen-fd") => {
                 let number = path()?.to_str().and_then(|text| text.parse().ok());
                 options.socket = Socket::Inherited(number.ok_or(USAGE)?);
+            }
+            Some("--listen-tcp") => {
+                let port = path()?.to_str().and_then(|text| text.parse().ok());
+                options.socket = Socket::Tcp {
+                    port: port.ok_or(USAGE)?,
+                    secret: path()?,
+                };
             }
             Some("--etc") => options.etc = path()?,
             Some("--no-init") => options.role = Role::Plain,

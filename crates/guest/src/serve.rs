@@ -21,9 +21,35 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after `accept` failed, typically for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What serves connections, and how many there are.
+#[derive(Clone)]
+pub(crate) struct Server {
+    guest: Rc<Guest>,
+    open: Rc<Cell<usize>>,
+}
+
+impl Server {
+    pub(crate) fn new(guest: Rc<Guest>) -> Self {
+        Self {
+            guest,
+            open: Rc::new(Cell::new(0)),
+        }
+    }
+
+    /// Room for one more connection, if there is.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        (self.open.get() < limits::MAX_CONNECTIONS).then(|| Slot::take(&self.open))
+    }
+
+    /// Serves one connection whose other end cannot be given descriptors.
+    pub(crate) async fn serve_without_descriptors(&self, stream: UnixStream) {
+        connection(&self.guest, Conn::without_descriptors(stream)).await;
+    }
+}
+
 /// Serves for ever.
 pub(crate) async fn serve(guest: Rc<Guest>, listener: UnixListener) {
-    let open = Rc::new(Cell::new(0));
+    let server = Server::new(guest);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -32,12 +58,11 @@ pub(crate) async fn serve(guest: Rc<Guest>, listener: UnixListener) {
                 continue;
             }
         };
-        if open.get() >= limits::MAX_CONNECTIONS {
+        let Some(slot) = server.slot() else {
             refuse(&stream);
             continue;
-        }
-        let slot = Slot::take(&open);
-        let guest = guest.clone();
+        };
+        let guest = server.guest.clone();
         tokio::task::spawn_local(async move {
             let _slot = slot;
             connection(&guest, Conn::new(stream)).await;
@@ -46,7 +71,7 @@ pub(crate) async fn serve(guest: Rc<Guest>, listener: UnixListener) {
 }
 
 /// Counts a connection while it lives.
-struct Slot(Rc<Cell<usize>>);
+pub(crate) struct Slot(Rc<Cell<usize>>);
 
 impl Slot {
     fn take(open: &Rc<Cell<usize>>) -> Self {
@@ -157,6 +182,7 @@ async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request) -> OpResu
         | Request::ListDir(_)
         | Request::Mkdir(_)
         | Request::Move(_)
+        | Request::Compose(_)
         | Request::Remove(_)
         | Request::Read(_)
         | Request::Write(_)
@@ -204,18 +230,22 @@ async fn list(guest: &Guest, conn: &Conn) -> OpResult<()> {
     end(conn, &Empty {}).await
 }
 
-/// Connects inside the sandbox and hands the socket over.
-async fn connect(conn: &Conn, port: u16) -> OpResult<()> {
+/// Connects inside the sandbox and hands the socket over, or becomes the connection.
+async fn connect(conn: &mut Conn, port: u16) -> OpResult<()> {
     let attempt = async {
         match TcpStream::connect(("127.0.0.1", port)).await {
             Ok(stream) => Ok(stream),
             Err(first) => TcpStream::connect(("::1", port)).await.map_err(|_| first),
         }
     };
-    let stream = tokio::select! {
+    let mut stream = tokio::select! {
         result = attempt => result.map_err(|e| system(&format!("port {port}"), e))?,
         () = conn.hangup() => return Ok(()),
     };
+    if !conn.passes_descriptors() {
+        conn.become_stream(&mut stream).await;
+        return Ok(());
+    }
     if conn
         .send_fd(FrameKind::Reply, &Empty {}, stream.as_fd())
         .await

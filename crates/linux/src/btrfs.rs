@@ -34,10 +34,32 @@ pub fn create_subvolume(path: &Path) -> io::Result<()> {
 
 /// Makes a writable snapshot of the subvolume `source` at `path`, which must not exist.
 pub fn snapshot(source: &Path, path: &Path) -> io::Result<()> {
+    snapshot_with(source, path, 0)
+}
+
+/// Makes a snapshot of the subvolume `source` at `path` that nobody can change. When this returns
+/// it is on disk as a whole: its name, and all that was written to `source` before.
+pub fn snapshot_read_only(source: &Path, path: &Path) -> io::Result<()> {
+    snapshot_with(source, path, raw::READ_ONLY)
+}
+
+fn snapshot_with(source: &Path, path: &Path, flags: u64) -> io::Result<()> {
     let source = File::open(source)?;
     let (parent, name) = split(path)?;
-    let args = VolumeArgsV2::new(i64::from(source.as_raw_fd()), name)?;
+    let args = VolumeArgsV2::new(i64::from(source.as_raw_fd()), name, flags)?;
     ioctl(parent.as_fd(), raw::SNAP_CREATE_V2, &args)
+}
+
+/// Makes a range of `to` the same blocks as a range of `from`, without copying them. All numbers
+/// are multiples of the block size, but for a range that ends with its file.
+pub fn share_range(from: &File, from_at: u64, len: u64, to: &File, to_at: u64) -> io::Result<()> {
+    let args = raw::CloneRange {
+        from: i64::from(from.as_raw_fd()),
+        from_at,
+        len,
+        to_at,
+    };
+    ioctl(to.as_fd(), raw::CLONE_RANGE, &args)
 }
 
 /// Removes the subvolume at `path` with all that is in it (but not subvolumes in it). Its space

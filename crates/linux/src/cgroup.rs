@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod charge;
 mod files;
 mod group;
 
+pub use charge::Charged;
 pub use group::{Group, Usage};
 
 use files::{mkdir_all, write};

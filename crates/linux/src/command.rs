@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{WaitOptions, waitpid};
@@ -31,6 +31,16 @@ pub(crate) fn run(argv: &[&str], timeout: Duration) -> io::Result<Ran> {
 
 /// As [`run`], with these `NAME=value` in its environment.
 pub(crate) fn run_with(argv: &[&str], more: &[String], timeout: Duration) -> io::Result<Ran> {
+    run_reading(argv, more, File::open("/dev/null")?.into(), timeout)
+}
+
+/// As [`run_with`], with this standard input.
+pub(crate) fn run_reading(
+    argv: &[&str],
+    more: &[String],
+    stdin: OwnedFd,
+    timeout: Duration,
+) -> io::Result<Ran> {
     let argv: Vec<CString> = argv
         .iter()
         .map(|arg| CString::new(*arg))
@@ -52,7 +62,7 @@ pub(crate) fn run_with(argv: &[&str], more: &[String], timeout: Duration) -> io:
         gid: rustix::process::getgid().as_raw(),
         groups: vec![],
         stdio: Stdio::Fds {
-            stdin: File::open("/dev/null")?.into(),
+            stdin,
             stdout: writer.try_clone()?.into(),
             stderr: writer.into(),
         },

@@ -1,19 +1,30 @@
 //! CRIU, which checkpoints and restores processes: finding it, installing it apart from the
 //! system, talking to it, and proving on this machine that it works.
 
+mod ahead;
+mod cache;
+mod call;
 mod find;
 mod install;
-mod install_apt;
+mod lazy;
 mod proto;
+mod refusal;
+mod release;
 mod rpc;
 mod selftest;
 mod subject;
+mod worker;
 
+pub use crate::packages::{InstallError, Note};
+pub use ahead::{Obstacle, obstacles};
 pub use find::{Criu, Found, Version, default_prefix, find};
-pub use install::{InstallError, Note, install};
+pub use install::install;
+pub use lazy::{LazyPages, PageDaemon, allow_lazy_pages, lazy_pages, restore_lazily};
+pub use refusal::Refusal;
+pub use release::release_connections;
 pub use rpc::{
-    After, DumpSpec, ExternalMount, Images, Notice, Notify, RestoreSpec, RpcError, check, dump,
-    restore,
+    After, DumpSpec, ExternalMount, Images, NetworkMode, Notice, Notify, POST_DUMP, RestoreSpec,
+    RpcError, SETUP_NAMESPACES, check, dump, restore,
 };
-pub use selftest::{Program, SelfTest, SelfTestError, selftest};
-pub use subject::subject_main;
+pub use selftest::{Owner, Program, SelfTest, SelfTestError, selftest};
+pub use subject::{PORT as SUBJECT_PORT, subject_main};

@@ -34,7 +34,7 @@ pub fn launcher_main(socket: OwnedFd) -> ! {
 }
 
 /// One end of a pipe each, close-on-exec.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 use crate::idmap::mapped_tree;
@@ -63,11 +63,50 @@ pub fn mount(
     upper_dir: &str,
     namespace: BorrowedFd<'_>,
 ) -> Result<(OwnedFd, Way), OverlayError> {
+    by(layers, upper_dir, Options::Restorable, |path| {
+        mapped_tree(path, namespace)
+    })
+}
+
+/// As [`mount`], with the ids that the files have on disk, and without what only a checkpoint of
+/// host processes needs: `upper_dir` may be a copy of one that was used elsewhere.
+pub fn mount_unmapped(layers: &[String], upper_dir: &str) -> Result<OwnedFd, OverlayError> {
+    let copy = |path: &str| {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok(open_tree(rustix::fs::CWD, path, flags)?)
+    };
+    by(layers, upper_dir, Options::Plain, copy).map(|(mount, _)| mount)
+}
+
+/// What overlayfs is asked for beyond its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Options {
+    /// File handles that last.
+    Restorable,
+    Plain,
+}
+
+impl Options {
+    /// Names of options to be turned on.
+    const fn on(self) -> &'static [&'static str] {
+        match self {
+            Self::Restorable => &["index", "nfs_export"],
+            Self::Plain => &[],
+        }
+    }
+}
+
+fn by(
+    layers: &[String],
+    upper_dir: &str,
+    options: Options,
+    tree: impl Fn(&str) -> io::Result<OwnedFd>,
+) -> Result<(OwnedFd, Way), OverlayError> {
     if layers.is_empty() || layers.len() > MAX_LAYERS {
         return Err(OverlayError::Layers(layers.len()));
     }
     let map = |path: &str| {
-        mapped_tree(path, namespace).map_err(|source| OverlayError::Map {
+        tree(path).map_err(|source| OverlayError::Map {
             path: path.to_owned(),
             source,
         })
@@ -82,10 +121,10 @@ pub fn mount(
         upper: map(upper_dir)?,
     };
     let (upper, work) = (trees.part(upper_dir, "u")?, trees.part(upper_dir, "w")?);
-    if let Some(mount) = by_descriptor(&trees.layers, &upper, &work)? {
+    if let Some(mount) = by_descriptor(&trees.layers, &upper, &work, options)? {
         return Ok((mount, Way::Descriptors));
     }
-    Ok((by_path::mount(&trees)?, Way::Paths))
+    Ok((by_path::mount(&trees, options)?, Way::Paths))
 }
 
 /// Id-mapped copies of the directories.
@@ -115,6 +154,7 @@ fn by_descriptor(
     layers: &[OwnedFd],
     upper: &OwnedFd,
     work: &OwnedFd,
+    options: Options,
 ) -> Result<Option<OwnedFd>, OverlayError> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(plain("open"))?;
     let told = |step: &'static str| {
@@ -132,8 +172,8 @@ fn by_descriptor(
     }
     fsconfig_set_fd(fs.as_fd(), "upperdir", upper.as_fd()).map_err(told("upper layer"))?;
     fsconfig_set_fd(fs.as_fd(), "workdir", work.as_fd()).map_err(told("work directory"))?;
-    for option in ["index", "nfs_export"] {
-        fsconfig_set_string(fs.as_fd(), option, "on").map_err(told(option))?;
+    for option in options.on() {
+        fsconfig_set_string(fs.as_fd(), *option, "on").map_err(told(option))?;
     }
     fsconfig_create(fs.as_fd()).map_err(told("create"))?;
     fsmount(

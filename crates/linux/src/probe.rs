@@ -13,6 +13,7 @@ mod machine;
 mod programs;
 
 pub use checkpoint::CRIU;
+pub use programs::GVISOR;
 
 /// How it stands with one capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -58,8 +58,44 @@ impl Identity {
     }
 }
 
-/// The start time of a process, field 22 of its stat file.
+/// The start time of a process.
 fn starttime(pid: u32) -> io::Result<u64> {
+    stat(pid, 22)
+}
+
+/// A process found by [`in_session`].
+pub(crate) struct Found {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    /// Whether it is our child.
+    pub(crate) ours: bool,
+}
+
+/// The other processes of the session that `leader` leads, which the caller keeps from being
+/// reaped. What cannot be read has ended.
+pub(crate) fn in_session(leader: u32) -> Vec<Found> {
+    let ourselves = u64::from(std::process::id());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return vec![];
+    };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let belongs = |pid| stat(pid, 6).is_ok_and(|session| session == u64::from(leader));
+    let found = pids.filter(|pid| *pid != leader && belongs(*pid));
+    found
+        .filter_map(|number| {
+            let pid = Pid::from_raw(i32::try_from(number).ok()?)?;
+            let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            // Again, now that it cannot be another one. Who has ended and is not ours is its
+            // parent's to reap.
+            let ours = stat(number, 4).ok()? == ourselves;
+            let ended = wait_ended(pidfd.as_fd(), std::time::Duration::ZERO).unwrap_or(true);
+            (belongs(number) && (ours || !ended)).then_some(Found { pid, pidfd, ours })
+        })
+        .collect()
+}
+
+/// A number of a process's stat file, by its place in there (from the fourth on).
+fn stat(pid: u32, field: usize) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may hold anything.
     let after_name = stat
@@ -68,7 +104,7 @@ fn starttime(pid: u32) -> io::Result<u64> {
         .map_or(0, |at| at + 1);
     String::from_utf8_lossy(&stat[after_name..])
         .split_ascii_whitespace()
-        .nth(19)
+        .nth(field - 3)
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable stat file"))
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes the calling process undumpable: processes of the same uid without `CAP_SYS_PTRACE` can
 /// neither trace it nor read its memory or `/proc/PID` links. `execve` resets this, so a program
@@ -9,6 +10,36 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 pub fn set_undumpable() -> io::Result<()> {
     // SAFETY: PR_SET_DUMPABLE takes a number and touches no memory.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })
+}
+
+/// Whether this process was ever found dumpable by [`Dumpable::look`].
+static DUMPABLE: AtomicBool = AtomicBool::new(false);
+
+/// Keeps a dumpable process so across something that changes credentials in its memory.
+///
+/// A child that shares our memory and changes its user makes that memory, and so us, undumpable. A
+/// process that was restored from a checkpoint must stay dumpable: its memory belongs to the user
+/// namespace of who restored it, and an undumpable one could not be checkpointed again.
+pub(crate) struct Dumpable(());
+
+impl Dumpable {
+    /// Notes whether this process is dumpable. Once it was, every later `keep` sees to it: others
+    /// may be between theirs at the same time.
+    pub(crate) fn look() -> Self {
+        // SAFETY: PR_GET_DUMPABLE touches no memory.
+        if unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1 {
+            DUMPABLE.store(true, Ordering::SeqCst);
+        }
+        Self(())
+    }
+
+    /// Makes the process dumpable again, if it was.
+    pub(crate) fn keep(self) {
+        if DUMPABLE.load(Ordering::SeqCst) {
+            // SAFETY: PR_SET_DUMPABLE takes a number and touches no memory. It cannot fail for 1.
+            let _ = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+        }
+    }
 }
 
 /// Makes the calling process the one that orphaned descendants are reparented to.

@@ -14,13 +14,15 @@ use rustix::process::Pid;
 
 use crate::caps::CapSet;
 use crate::limits::ResourceLimit;
+use crate::selfctl;
 
 mod child;
 mod prepared;
 
 use child::Outcome;
 pub(crate) use child::{errno, reset_signals};
-use prepared::{Prepared, SignalsBlocked, Stack};
+use prepared::Prepared;
+pub(crate) use prepared::{SignalsBlocked, Stack};
 
 /// What the child's descriptors 0, 1 and 2 are.
 #[derive(Debug)]
@@ -133,9 +135,39 @@ pub enum SpawnError {
 /// # Errors
 /// See [`SpawnError`]; a child that failed has been reaped when this returns.
 pub fn spawn(spec: SpawnSpec) -> Result<Spawned, SpawnError> {
+    let mut pidfd: RawFd = -1;
+    let (pid, outcome) = start(spec, libc::CLONE_PIDFD, &mut pidfd)?;
+    // SAFETY: clone succeeded with CLONE_PIDFD and stored a fresh descriptor of ours.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    match outcome {
+        Outcome::Running => Ok(Spawned { pid, pidfd }),
+        Outcome::Failed { step, errno } => {
+            reap(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t);
+            Err(SpawnError::of(step, errno))
+        }
+    }
+}
+
+/// As [`spawn`], on kernels that have no pidfds, too (gVisor's). For a process that alone decides
+/// when its children are reaped: nothing else keeps their pids from being given to others.
+///
+/// # Errors
+/// See [`spawn`].
+pub fn spawn_pid(spec: SpawnSpec) -> Result<Pid, SpawnError> {
+    let (pid, outcome) = start(spec, 0, &mut -1)?;
+    match outcome {
+        Outcome::Running => Ok(pid),
+        Outcome::Failed { step, errno } => {
+            reap(libc::P_PID, pid.as_raw_nonzero().get() as libc::id_t);
+            Err(SpawnError::of(step, errno))
+        }
+    }
+}
+
+fn start(spec: SpawnSpec, flags: i32, pidfd: &mut RawFd) -> Result<(Pid, Outcome), SpawnError> {
     let mut prepared = Prepared::new(spec).map_err(SpawnError::Create)?;
     let stack = Stack::new().map_err(SpawnError::Create)?;
-    let mut pidfd: RawFd = -1;
+    let dumpable = selfctl::Dumpable::look();
     let pid = {
         let _signals = SignalsBlocked::new().map_err(SpawnError::Create)?;
         // SAFETY: CLONE_VFORK keeps this thread, and so `prepared`, `stack` and `pidfd`, as they
@@ -147,40 +179,26 @@ pub fn spawn(spec: SpawnSpec) -> Result<Spawned, SpawnError> {
             libc::clone(
                 child::run,
                 stack.top(),
-                libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD,
+                libc::CLONE_VM | libc::CLONE_VFORK | flags | libc::SIGCHLD,
                 std::ptr::from_mut(&mut prepared).cast(),
-                std::ptr::from_mut(&mut pidfd),
+                std::ptr::from_mut(pidfd),
             )
         }
     };
     if pid < 0 {
         return Err(SpawnError::Create(io::Error::last_os_error()));
     }
-    // SAFETY: clone succeeded with CLONE_PIDFD and stored a fresh descriptor of ours.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    dumpable.keep();
     let pid = Pid::from_raw(pid).expect("clone returns a positive pid");
-    match prepared.outcome() {
-        Outcome::Running => Ok(Spawned { pid, pidfd }),
-        Outcome::Failed { step, errno } => {
-            reap(&pidfd);
-            Err(SpawnError::of(step, errno))
-        }
-    }
+    Ok((pid, prepared.outcome()))
 }
 
 /// Waits for a child that has failed before its program. Somebody else may have reaped it first.
-fn reap(pidfd: &OwnedFd) {
+fn reap(kind: libc::idtype_t, id: libc::id_t) {
     // SAFETY: a zeroed siginfo_t is valid and only written by the kernel.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        while libc::waitid(
-            libc::P_PIDFD,
-            pidfd.as_raw_fd() as libc::id_t,
-            &raw mut info,
-            libc::WEXITED,
-        ) < 0
-            && errno() == libc::EINTR
-        {}
+        while libc::waitid(kind, id, &raw mut info, libc::WEXITED) < 0 && errno() == libc::EINTR {}
     }
 }
 

@@ -5,6 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
+mod vfork;
+
+pub(crate) use vfork::{clone3_in, new_namespaces};
+
 #[repr(C)]
 struct MountAttr {
     set: u64,
@@ -116,12 +120,24 @@ pub(crate) enum Forked {
 /// # Safety
 /// The process must be single-threaded, or the child keep to async-signal-safe calls.
 pub(crate) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    // SAFETY: the caller's promise.
+    unsafe { clone3_raw(flags, cgroup) }.map_err(io::Error::from_raw_os_error)
+}
+
+/// The same, async-signal-safe; gives the errno. With `CLONE_PARENT` the child's signal is that of
+/// the calling process.
+///
+/// # Safety
+/// As for [`clone3`].
+unsafe fn clone3_raw(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, i32> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is "nothing asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags as u32 as u64 | libc::CLONE_PIDFD as u64;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    if flags & libc::CLONE_PARENT == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -131,7 +147,7 @@ pub(crate) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::R
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
     match pid {
         0 => Ok(Forked::Child),
-        pid if pid < 0 => Err(io::Error::last_os_error()),
+        pid if pid < 0 => Err(crate::spawn::errno()),
         pid => Ok(Forked::Parent {
             pid: Pid::from_raw(pid as i32).expect("clone returns a positive pid"),
             // SAFETY: CLONE_PIDFD stored a fresh descriptor of ours.

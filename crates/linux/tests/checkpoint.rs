@@ -1,10 +1,19 @@
 //! The self-test of checkpoints, as root, where there is a CRIU for this kernel.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use woodfrog_linux::criu::{Found, Program, default_prefix, find, selftest};
+use woodfrog_linux::criu::{Found, Owner, Program, default_prefix, find, selftest};
 
 #[test]
 fn a_sandbox_goes_on_after_its_checkpoint() {
+    rounds(Owner::Host);
+}
+
+#[test]
+fn with_a_network_of_its_own_its_connections_go_on_too() {
+    rounds(Owner::Sandbox);
+}
+
+fn rounds(owner: Owner) {
     let criu = match find(&default_prefix()) {
         Found::Suitable(criu) => criu,
         other => {
@@ -22,8 +31,8 @@ fn a_sandbox_goes_on_after_its_checkpoint() {
         subject: vec!["__checkpoint-subject".to_owned()],
     };
     for round in 0..5 {
-        let done = selftest(&criu, &program, dir.path()).unwrap();
-        println!("round {round}: {done:?}");
+        let done = selftest(&criu, &program, dir.path(), owner).unwrap();
+        println!("{owner:?}, round {round}: {done:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();

@@ -243,6 +243,48 @@ fn a_given_network_is_used_and_low_ports_are_open() {
 }
 
 #[test]
+fn an_owned_network_belongs_to_the_sandbox() {
+    Bench::both().into_iter().for_each(owned_network);
+}
+
+fn owned_network(mut bench: Bench) {
+    let pair = woodfrog_linux::netns::create_owned().unwrap();
+    let mut spec = bench.spec(
+        "a",
+        "exec >/out 2>&1; readlink /proc/self/ns/net /proc/self/ns/user; ls /sys/class/net; \
+         cat /proc/self/uid_map | tr -s ' '; cat /sys/class/net/lo/flags; touch /sys/x; \
+         perl -e 'socket(S, 2, 1, 0); $> = 1000; \
+            print bind(S, pack(\"S n C4 x8\", 2, 80, 127, 0, 0, 1)) ? \"bound\" : $!, \"\\n\"; \
+            print socket(I, 2, 2, 1) ? \"icmp\" : $!'",
+    );
+    spec.network = Network::Owned;
+    let call = Call::Launch(Box::new(spec.clone()));
+    let fds = [pair.network.as_fd(), pair.user.as_fd()];
+    let (event, _) = bench.client.call(call, &fds, common::TIMEOUT).unwrap();
+    let Event::Launched(launched) = event else {
+        panic!("{event:?}")
+    };
+    println!("{:?}", launched.timing);
+    assert_eq!(bench.exit_of("a"), Exit::Code(0));
+    let inode = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+    let expected = format!(
+        "net:[{}]\nuser:[{}]\nlo\n 0 1000000 65536\n0x9\n\
+         touch: cannot touch '/sys/x': Read-only file system\nbound\nicmp",
+        inode(&pair.network),
+        inode(&pair.user)
+    );
+    assert_eq!(bench.out("a"), expected);
+    spec.id = "b".to_owned();
+    let failure = bench.launch(spec.clone()).unwrap_err();
+    assert_eq!(failure.detail, "none was sent");
+    // A pair whose ids are mapped already is nobody else's.
+    spec.id = "c".to_owned();
+    let call = Call::Launch(Box::new(spec));
+    let (event, _) = bench.client.call(call, &fds, common::TIMEOUT).unwrap();
+    assert!(matches!(event, Event::Failed(f) if f.step == "id maps"));
+}
+
+#[test]
 fn nonsense_is_refused_and_survived() {
     let mut bench = Bench::new();
     let spec = bench.spec("a", "sleep 1000");

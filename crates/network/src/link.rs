@@ -33,6 +33,15 @@ pub(crate) fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), NetlinkError> {
     inside.set_up(LOOPBACK, None)
 }
 
+/// Gives `lo` an address.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses.
+pub(crate) fn keep_address(netns: BorrowedFd<'_>, address: Ipv4Addr) -> Result<(), NetlinkError> {
+    let mut inside = Netlink::open_in(netns)?;
+    inside.add_address(LOOPBACK, address, u32::BITS as u8)
+}
+
 /// Connects `netns`. A stale interface of the same name is replaced.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ mod nat;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -213,6 +213,18 @@ impl Network {
                 tracing::debug!(sandbox, slot, interface = attachment.host_if, "attached");
                 Ok(Some(attachment))
             }
+        }
+    }
+
+    /// Gives a namespace the address of a slot that was another's before, on `lo`: connections
+    /// opened from that address can then be put back, and find nobody. Blocking.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn keep_address(&self, netns: BorrowedFd<'_>, slot: u32) -> Result<(), AttachError> {
+        match &self.nat {
+            Ok(nat) => nat.keep_address(netns, slot),
+            Err(_) => Ok(()),
         }
     }
 

@@ -3,7 +3,8 @@
 //! A case panics where a promise is broken. Cases leave nothing behind, so they can share a
 //! fixture; each makes its own driver.
 
-mod guest;
+pub mod guest;
+mod sleep;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,6 +14,14 @@ use async_trait::async_trait;
 use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::{InstanceState, Resources};
 use woodfrog_types::template::SecurityOptions;
+
+use sleep::pauses_in_place;
+use sleep::{
+    adopts_paused_ones, archives_and_brings_back, boots_from_files, copies_are_independent,
+    destroys_what_sleeps, freezes_around_a_checkpoint, goes_on_after_a_checkpoint,
+    keeps_no_unfinished_snapshots, refuses_unknown_snapshots, sleeps_and_wakes,
+    wakes_after_a_restart,
+};
 
 use crate::{Capability, Driver, DriverError, Egress, LaunchSpec};
 
@@ -28,6 +37,8 @@ pub trait Fixture: Send + Sync {
     fn layers(&self) -> Vec<std::path::PathBuf>;
     /// A program that is in every sandbox and ends with this code when it is run with `--bogus`.
     fn program(&self) -> (String, i32);
+    /// Whether there is `/bin/sh` in every sandbox, with `cat` and `sleep`.
+    fn has_shell(&self) -> bool;
     /// Turns a spec into one whose launch fails, as late as possible.
     fn spoil(&self, spec: &mut LaunchSpec);
     /// Ends the init of a sandbox from outside.
@@ -62,6 +73,18 @@ cases![
     replaces_egress_and_tells_usage,
     refuses_what_it_cannot_do,
     works_on_many_at_once,
+    pauses_in_place,
+    adopts_paused_ones,
+    sleeps_and_wakes,
+    goes_on_after_a_checkpoint,
+    freezes_around_a_checkpoint,
+    copies_are_independent,
+    boots_from_files,
+    wakes_after_a_restart,
+    destroys_what_sleeps,
+    refuses_unknown_snapshots,
+    keeps_no_unfinished_snapshots,
+    archives_and_brings_back,
 ];
 
 fn spec(fixture: &dyn Fixture) -> LaunchSpec {
@@ -332,6 +355,7 @@ async fn refuses_what_it_cannot_do(fixture: &dyn Fixture) {
         | Capability::PidsLimit
         | Capability::DiskLimit
         | Capability::Pause
+        | Capability::FilesystemSnapshot
         | Capability::Checkpoint => None,
     };
     for (capability, why) in driver.capabilities().missing.clone() {

@@ -19,6 +19,17 @@ pub enum DriverError {
     /// The guest did not come up or does not answer.
     #[error("guest of `{id}` does not answer: {detail}")]
     Guest { id: String, detail: String },
+    /// The sandbox's memory cannot be saved; it goes on as before. `reason` is for the caller.
+    #[error("no checkpoint of `{id}`: {reason}")]
+    Checkpoint {
+        id: String,
+        reason: String,
+        /// Whether the same call may succeed a moment later.
+        transient: bool,
+    },
+    /// The snapshot is missing, damaged, or not for this machine or driver.
+    #[error("snapshot `{id}` cannot be used: {reason}")]
+    Snapshot { id: String, reason: String },
     /// A step of the kernel's failed; the sandbox was undone.
     #[error("{step} failed")]
     Step {

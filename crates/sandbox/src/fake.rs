@@ -5,6 +5,7 @@
 //! same driver to a second engine.
 
 mod guest;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,12 +15,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
+use woodfrog_types::{SandboxId, SnapshotId};
 
 use crate::{
-    Adopted, Capabilities, Capability, Driver, DriverError, Egress, LaunchSpec, Launched, Result,
-    Usage,
+    Adopted, Capabilities, Capability, CheckpointSpec, Checkpointed, Driver, DriverError, Egress,
+    LaunchSpec, Launched, RestoreSpec, Result, SnapshotHealth, Usage,
 };
 
 pub use guest::{GuestScript, Heard, Outcome};
@@ -34,6 +35,16 @@ pub enum Call {
     SetEgress,
     Usage,
     TakeUpper,
+    Pause,
+    Resume,
+    Checkpoint,
+    Restore,
+    SnapshotRemove,
+    SnapshotVerify,
+    SnapshotReconcile,
+    SnapshotExport,
+    /// Both halves of it.
+    SnapshotImport,
 }
 
 struct Machine {
@@ -42,11 +53,19 @@ struct Machine {
     /// Set once its init has ended.
     exited: watch::Sender<Option<String>>,
     cpu: Duration,
+    /// Survives a checkpoint with its memory, and nothing else.
+    boot: String,
+    paused: watch::Sender<bool>,
+    /// Rises when the open connections are cut.
+    cuts: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct State {
     machines: BTreeMap<SandboxId, Machine>,
+    snapshots: snapshots::Snapshots,
+    boots: u64,
+    late: BTreeMap<Call, Duration>,
     calls: BTreeMap<Call, u64>,
     failures: BTreeSet<(Call, u64)>,
     broken: BTreeSet<Call>,
@@ -84,11 +103,17 @@ impl FakeDriver {
     }
 
     fn refuse(&self, egress: &Egress) -> Result<()> {
-        let why = self.capabilities.why_missing(Capability::Network);
-        match why.filter(|_| egress.internet || !egress.allow.is_empty()) {
+        if egress.internet || !egress.allow.is_empty() {
+            self.require(Capability::Network, "a sandbox with a network")?;
+        }
+        Ok(())
+    }
+
+    fn require(&self, capability: Capability, what: &str) -> Result<()> {
+        match self.capabilities.why_missing(capability) {
             None => Ok(()),
             Some(why) => Err(DriverError::Unsupported {
-                what: "a sandbox with a network".to_owned(),
+                what: what.to_owned(),
                 hint: why.to_owned(),
             }),
         }
@@ -117,6 +142,11 @@ impl FakeDriver {
     /// Calls of this kind take this long.
     pub fn set_delay(&self, call: Call, delay: Duration) {
         self.lock().delays.insert(call, delay);
+    }
+
+    /// Calls of this kind answer this much later than their work is done.
+    pub fn set_late(&self, call: Call, delay: Duration) {
+        self.lock().late.insert(call, delay);
     }
 
     /// The sandbox's init ends by itself.
@@ -156,6 +186,12 @@ impl FakeDriver {
             .map(|machine| machine.spec.clone())
     }
 
+    /// Whether a sandbox is frozen; `false` for an unknown one.
+    pub fn is_paused(&self, id: &SandboxId) -> bool {
+        self.with(id, |machine| *machine.paused.borrow())
+            .unwrap_or(false)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,6 +218,50 @@ impl FakeDriver {
         Ok(())
     }
 
+    /// Puts a machine on the map; it boots unless it is given what it booted as before.
+    fn make(&self, spec: LaunchSpec, boot: Option<String>) -> Result<Launched> {
+        self.refuse(&spec.egress)?;
+        let missing = |layer: &PathBuf| layer.as_os_str() == Self::NO_LAYER;
+        if spec.layers.iter().any(missing) {
+            return Err(DriverError::Invalid {
+                field: "layers".to_owned(),
+                detail: "a layer of the template is missing".to_owned(),
+            });
+        }
+        let id = spec.id.clone();
+        let mut state = self.lock();
+        if state.machines.contains_key(&id) {
+            return Err(DriverError::AlreadyExists { id: id.to_string() });
+        }
+        let boot = boot.unwrap_or_else(|| {
+            state.boots += 1;
+            format!("{id}-{}", state.boots)
+        });
+        let instance = InstanceState(format!("{{\"fake\":\"{id}\"}}"));
+        let machine = Machine {
+            spec,
+            instance: instance.clone(),
+            exited: watch::Sender::new(None),
+            cpu: Duration::ZERO,
+            boot,
+            paused: watch::Sender::new(false),
+            cuts: watch::Sender::new(0),
+        };
+        state.machines.insert(id, machine);
+        Ok(Launched {
+            instance,
+            timings: Vec::new(),
+        })
+    }
+
+    /// Waits as long as the answer is to be late.
+    async fn leave(&self, call: Call) {
+        let late = self.lock().late.get(&call).copied();
+        if let Some(late) = late {
+            tokio::time::sleep(late).await;
+        }
+    }
+
     fn with<T>(&self, id: &SandboxId, read: impl FnOnce(&mut Machine) -> T) -> Result<T> {
         let mut state = self.lock();
         state
@@ -204,34 +284,9 @@ impl Driver for FakeDriver {
 
     async fn launch(&self, spec: LaunchSpec) -> Result<Launched> {
         self.enter(Call::Launch).await?;
-        self.refuse(&spec.egress)?;
-        if spec
-            .layers
-            .iter()
-            .any(|layer| layer.as_os_str() == Self::NO_LAYER)
-        {
-            return Err(DriverError::Invalid {
-                field: "layers".to_owned(),
-                detail: "a layer of the template is missing".to_owned(),
-            });
-        }
-        let id = spec.id.clone();
-        let mut state = self.lock();
-        if state.machines.contains_key(&id) {
-            return Err(DriverError::AlreadyExists { id: id.to_string() });
-        }
-        let instance = InstanceState(format!("{{\"fake\":\"{id}\"}}"));
-        let machine = Machine {
-            spec,
-            instance: instance.clone(),
-            exited: watch::Sender::new(None),
-            cpu: Duration::ZERO,
-        };
-        state.machines.insert(id.clone(), machine);
-        Ok(Launched {
-            instance,
-            timings: Vec::new(),
-        })
+        let launched = self.make(spec, None)?;
+        self.leave(Call::Launch).await;
+        Ok(launched)
     }
 
     async fn adopt(&self, id: &SandboxId, _instance: &InstanceState) -> Result<Adopted> {
@@ -246,37 +301,43 @@ impl Driver for FakeDriver {
 
     async fn destroy(&self, id: &SandboxId) -> Result<()> {
         self.enter(Call::Destroy).await?;
-        if let Some(machine) = self.lock().machines.remove(id) {
+        let mut state = self.lock();
+        state.snapshots.disks.remove(id);
+        if let Some(machine) = state.machines.remove(id) {
             machine.exited.send_replace(Some("destroyed".to_owned()));
         }
         Ok(())
     }
 
     async fn reconcile(&self, live: &[SandboxId]) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        self.lock().machines.retain(|id, _| {
+        let mut state = self.lock();
+        let mut removed = BTreeSet::new();
+        let mut keep = |id: &SandboxId| {
             let keep = live.contains(id);
             if !keep {
-                removed.push(id.to_string());
+                removed.insert(id.to_string());
             }
             keep
-        });
-        Ok(removed)
+        };
+        state.machines.retain(|id, _| keep(id));
+        state.snapshots.disks.retain(|id, _| keep(id));
+        Ok(removed.into_iter().collect())
     }
 
     async fn connect(&self, id: &SandboxId) -> Result<UnixStream> {
         self.enter(Call::Connect).await?;
-        let exited = self.with(id, |machine| machine.exited.clone())?;
+        let view = self.with(id, |machine| guest::View {
+            sandbox: id.clone(),
+            boot: machine.boot.clone(),
+            exited: machine.exited.clone(),
+            paused: machine.paused.subscribe(),
+            cuts: machine.cuts.subscribe(),
+        })?;
         let (ours, theirs) = UnixStream::pair().map_err(|error| DriverError::Guest {
             id: id.to_string(),
             detail: error.to_string(),
         })?;
-        tokio::spawn(guest::serve(
-            Arc::clone(&self.guest),
-            id.clone(),
-            exited,
-            theirs,
-        ));
+        tokio::spawn(guest::serve(Arc::clone(&self.guest), view, theirs));
         Ok(ours)
     }
 
@@ -307,6 +368,66 @@ impl Driver for FakeDriver {
                 disk_bytes: Some(4096),
             }
         })
+    }
+
+    async fn pause(&self, id: &SandboxId) -> Result<()> {
+        self.enter(Call::Pause).await?;
+        self.require(Capability::Pause, "pausing a sandbox")?;
+        self.with(id, |machine| machine.paused.send_replace(true))?;
+        self.leave(Call::Pause).await;
+        Ok(())
+    }
+
+    async fn resume(&self, id: &SandboxId) -> Result<()> {
+        self.enter(Call::Resume).await?;
+        self.require(Capability::Pause, "pausing a sandbox")?;
+        self.with(id, |machine| machine.paused.send_replace(false))?;
+        self.leave(Call::Resume).await;
+        Ok(())
+    }
+
+    async fn checkpoint(&self, id: &SandboxId, spec: CheckpointSpec) -> Result<Checkpointed> {
+        self.enter(Call::Checkpoint).await?;
+        let taken = self.take_snapshot(id, &spec)?;
+        self.leave(Call::Checkpoint).await;
+        Ok(taken)
+    }
+
+    async fn restore(&self, spec: RestoreSpec) -> Result<Launched> {
+        self.enter(Call::Restore).await?;
+        let launched = self.use_snapshot(spec)?;
+        self.leave(Call::Restore).await;
+        Ok(launched)
+    }
+
+    async fn snapshot_remove(&self, snapshot: &SnapshotId) -> Result<()> {
+        self.enter(Call::SnapshotRemove).await?;
+        self.drop_snapshot(snapshot)
+    }
+
+    async fn snapshot_verify(&self, snapshot: &SnapshotId) -> Result<SnapshotHealth> {
+        self.enter(Call::SnapshotVerify).await?;
+        self.health(snapshot)
+    }
+
+    async fn snapshot_reconcile(&self, known: &[SnapshotId]) -> Result<Vec<SnapshotId>> {
+        self.enter(Call::SnapshotReconcile).await?;
+        self.sweep_snapshots(known)
+    }
+
+    async fn snapshot_export(&self, snapshot: &SnapshotId) -> Result<PathBuf> {
+        self.enter(Call::SnapshotExport).await?;
+        self.export(snapshot)
+    }
+
+    async fn snapshot_import_begin(&self, snapshot: &SnapshotId) -> Result<PathBuf> {
+        self.enter(Call::SnapshotImport).await?;
+        self.import_begin(snapshot)
+    }
+
+    async fn snapshot_import_finish(&self, snapshot: &SnapshotId) -> Result<()> {
+        self.enter(Call::SnapshotImport).await?;
+        self.import_finish(snapshot)
     }
 
     async fn take_upper(&self, id: &SandboxId) -> Result<PathBuf> {

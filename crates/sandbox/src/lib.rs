@@ -13,11 +13,14 @@ pub mod spec;
 
 use async_trait::async_trait;
 use tokio::net::UnixStream;
-use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
+use woodfrog_types::{SandboxId, SnapshotId};
 
 pub use error::DriverError;
-pub use spec::{Adopted, Capabilities, Capability, Egress, LaunchSpec, Launched, Usage};
+pub use spec::{
+    Adopted, Capabilities, Capability, CheckpointSpec, Checkpointed, Egress, LaunchSpec, Launched,
+    RestoreSpec, SnapshotHealth, Then, Usage,
+};
 
 /// A result of a driver.
 pub type Result<T> = std::result::Result<T, DriverError>;
@@ -64,6 +67,43 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What it uses now.
     async fn usage(&self, id: &SandboxId) -> Result<Usage>;
+
+    /// Freezes every process of a sandbox in place. Idempotent. Connections to its guest are taken
+    /// but not answered until [`Driver::resume`].
+    async fn pause(&self, id: &SandboxId) -> Result<()>;
+
+    /// Lets a paused sandbox go on. Idempotent.
+    async fn resume(&self, id: &SandboxId) -> Result<()>;
+
+    /// Takes a snapshot of a running or paused sandbox. When it returns `Ok` the snapshot is
+    /// durable and complete. On an error nothing of the snapshot is left and the sandbox goes on
+    /// as before; [`DriverError::Checkpoint`] says why its memory cannot be saved. No operation
+    /// on the guest may be under way: connections that are open are closed.
+    async fn checkpoint(&self, id: &SandboxId, spec: CheckpointSpec) -> Result<Checkpointed>;
+
+    /// Makes a sandbox from a snapshot, which stays as it is. On error nothing of it is left but
+    /// what was there before. [`DriverError::Snapshot`] if the snapshot cannot be used.
+    async fn restore(&self, spec: RestoreSpec) -> Result<Launched>;
+
+    /// Removes a snapshot. Idempotent; an unknown id is `Ok`.
+    async fn snapshot_remove(&self, snapshot: &SnapshotId) -> Result<()>;
+
+    /// Reads a snapshot back and compares it with what was written. `NotFound` for an unknown id.
+    async fn snapshot_verify(&self, snapshot: &SnapshotId) -> Result<SnapshotHealth>;
+
+    /// Every complete snapshot on this machine; removes what is left of unfinished ones. Not to be
+    /// called while one is being taken.
+    async fn snapshot_reconcile(&self, known: &[SnapshotId]) -> Result<Vec<SnapshotId>>;
+
+    /// The folder of a complete snapshot, to be read, and for the archive.
+    async fn snapshot_export(&self, snapshot: &SnapshotId) -> Result<std::path::PathBuf>;
+
+    /// An empty folder to put an archived snapshot into, followed by
+    /// [`Driver::snapshot_import_finish`], which checks it and makes it a complete snapshot.
+    async fn snapshot_import_begin(&self, snapshot: &SnapshotId) -> Result<std::path::PathBuf>;
+
+    /// See [`Driver::snapshot_import_begin`].
+    async fn snapshot_import_finish(&self, snapshot: &SnapshotId) -> Result<()>;
 
     /// Turns what a stopped or running sandbox wrote (its writable layer) into a directory that
     /// the caller may move away. Only for sandboxes that no process runs in: call it after the

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::{InstanceState, Resources};
+use woodfrog_types::snapshot::{SnapshotContent, SnapshotSize};
 use woodfrog_types::template::SecurityOptions;
+use woodfrog_types::{SandboxId, SnapshotId};
 
 /// A sandbox to be made.
 #[derive(Debug, Clone)]
@@ -73,7 +74,11 @@ pub enum Capability {
     EgressCidr,
     /// Egress rules by name.
     EgressDomain,
+    /// Freezing in place.
     Pause,
+    /// Snapshots of files.
+    FilesystemSnapshot,
+    /// Snapshots of memory, and what is made from them.
     Checkpoint,
 }
 
@@ -92,4 +97,58 @@ impl Capabilities {
             .find(|(missing, _)| *missing == capability)
             .map(|(_, why)| why.as_str())
     }
+}
+
+/// A snapshot to be taken.
+#[derive(Debug, Clone)]
+pub struct CheckpointSpec {
+    /// Names the snapshot on this machine.
+    pub snapshot: SnapshotId,
+    /// An earlier snapshot of the same sandbox, whose unchanged parts may be shared.
+    pub parent: Option<SnapshotId>,
+    pub content: SnapshotContent,
+    pub then: Then,
+    /// How long it may take; the sandbox goes on if it takes longer.
+    pub timeout: Duration,
+}
+
+/// What becomes of a sandbox once its snapshot is safe on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It goes on (a paused one stays paused).
+    Continue,
+    /// It ends, and nothing of it stays on the machine but its snapshot and, where that helps the
+    /// next wake, its disk.
+    Stop,
+}
+
+/// A snapshot that is safe on disk.
+#[derive(Debug, Clone)]
+pub struct Checkpointed {
+    pub size: SnapshotSize,
+    /// How long each step took, in order.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// A sandbox to be made from a snapshot.
+#[derive(Debug, Clone)]
+pub struct RestoreSpec {
+    /// As for a launch. With another id than the snapshot's source it is a copy with a hostname
+    /// and addresses of its own.
+    pub launch: LaunchSpec,
+    pub snapshot: SnapshotId,
+    /// `Memory`: its processes go on. `Filesystem`: it boots anew with the snapshot's files.
+    pub content: SnapshotContent,
+    /// How long it may take; nothing of it is left if it takes longer.
+    pub timeout: Duration,
+}
+
+/// What a check of a snapshot found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotHealth {
+    Good,
+    /// What was written is not what is there.
+    Damaged {
+        detail: String,
+    },
 }

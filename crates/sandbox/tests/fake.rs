@@ -30,6 +30,10 @@ impl Fixture for Fake {
         ("/bin/program".to_owned(), 3)
     }
 
+    fn has_shell(&self) -> bool {
+        false
+    }
+
     fn spoil(&self, spec: &mut LaunchSpec) {
         spec.layers = vec![PathBuf::from(FakeDriver::NO_LAYER)];
     }
@@ -39,8 +43,14 @@ impl Fixture for Fake {
     }
 
     fn traces(&self, _: &dyn Driver) -> Vec<String> {
-        let left = self.driver.sandboxes();
-        left.iter().map(ToString::to_string).collect()
+        let mut left = self.driver.sandboxes();
+        left.extend(self.driver.kept_disks());
+        let snapshots = self.driver.snapshots();
+        let snapshots = snapshots.iter().map(ToString::to_string);
+        left.iter()
+            .map(ToString::to_string)
+            .chain(snapshots)
+            .collect()
     }
 }
 
@@ -68,12 +78,27 @@ fn run(driver: FakeDriver) {
 
 #[test]
 fn the_fake_driver_conforms() {
-    run(FakeDriver::new("/nonexistent"));
+    let dir = tempfile::tempdir().expect("a directory");
+    run(FakeDriver::new(dir.path()));
+}
+
+#[test]
+fn it_conforms_without_sleep() {
+    let mut driver = FakeDriver::new("/nonexistent");
+    for capability in [
+        Capability::Pause,
+        Capability::FilesystemSnapshot,
+        Capability::Checkpoint,
+    ] {
+        driver = driver.without(capability, "not on this machine");
+    }
+    run(driver);
 }
 
 #[test]
 fn it_conforms_without_a_network() {
-    let mut driver = FakeDriver::new("/nonexistent");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut driver = FakeDriver::new(dir.path());
     for capability in [
         Capability::Network,
         Capability::EgressCidr,

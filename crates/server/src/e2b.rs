@@ -12,11 +12,16 @@ mod metrics;
 mod network;
 mod routes;
 mod sandboxes;
+mod secrets;
+mod sleep;
+mod snapshots;
 mod steps;
+mod tag_history;
 mod tags;
 mod templates;
-mod unsupported;
 mod uploads;
+mod volume_content;
+mod volumes;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -57,13 +62,18 @@ pub fn table() -> Vec<Route> {
 fn all() -> Routes {
     let routes = Routes::default().public_get("/health", health);
     let routes = sandboxes::routes(routes);
+    let routes = sleep::routes(routes);
+    let routes = snapshots::routes(routes);
     let routes = list::routes(routes);
     let routes = metrics::routes(routes);
     let routes = logs::routes(routes);
     let routes = network::routes(routes);
-    let routes = unsupported::routes(routes);
+    let routes = volumes::routes(routes);
+    let routes = volume_content::routes(routes);
+    let routes = secrets::routes(routes);
     let routes = templates::routes(routes);
     let routes = tags::routes(routes);
+    let routes = tag_history::routes(routes);
     let routes = builds::routes(routes);
     uploads::routes(routes)
 }

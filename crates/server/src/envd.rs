@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Query;
 use axum::response::Response;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
-use woodfrog_engine::{GuestLease, SandboxAccess};
+use woodfrog_engine::{GuestLease, Reach, SandboxAccess};
 
 pub(crate) mod auth;
 mod call;
@@ -49,46 +50,62 @@ impl Envd {
         }
     }
 
-    /// Answers a request to a running sandbox's daemon. When the sandbox ends, requests without
-    /// an answer yet are told that it was not found, and answers under way break off.
+    /// Answers a request to a sandbox's daemon; wakes the sandbox if need be, once it is known that
+    /// the request is allowed. When the sandbox ends, requests without an answer yet are told that
+    /// it was not found, and answers under way break off.
     pub(crate) async fn handle(&self, access: SandboxAccess, request: Request<Body>) -> Response {
         if rest::is_preflight(request.method(), request.headers()) {
             return rest::preflight(request.headers());
         }
         let id = access.id.clone();
         let form = Form::of(request.headers());
+        let (parts, body) = request.into_parts();
+        let wanted = match Wanted::of(&parts, &access) {
+            Ok(wanted) => wanted,
+            Err(_) if access.reach == Reach::Resumable => {
+                let text = "Sandbox is paused: a valid access token is needed to resume it";
+                return Refusal::plain(StatusCode::FORBIDDEN, text, form).response(id.as_str());
+            }
+            Err(error) => {
+                let mut response = error.response();
+                rest::allow_origins(&mut response);
+                return response;
+            }
+        };
+        if matches!(wanted, Wanted::Health) {
+            return health(&access, form);
+        }
         let lease = match self.plane.guest(&id).await {
             Ok(lease) => lease,
             Err(fault) => return Refusal::of_fault(&fault, PORT, form).response(id.as_str()),
         };
+        let request = Request::from_parts(parts, body);
         let mut response = tokio::select! {
             biased;
             () = lease.ended() => return Refusal::not_found(form).response(id.as_str()),
-            response = self.route(access, lease.clone(), request) => response,
+            response = self.route(wanted, access, lease.clone(), request) => response,
         };
         rest::allow_origins(&mut response);
+        // The handler of a stream holds a lease of its own for as long as it needs one.
+        let lease = match connect::is_stream(&response) {
+            true => lease.quiet(),
+            false => lease,
+        };
         response.map(|body| Body::new(Guarded::new(body, lease)))
     }
 
     async fn route(
         &self,
+        wanted: Wanted,
         access: SandboxAccess,
         lease: GuestLease,
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let path = parts.uri.path();
-        match (&parts.method, path) {
-            (&Method::GET, "/health") => rest::no_content(),
-            (&Method::GET | &Method::POST, FILES) => {
-                let query = match Query::<FilesQuery>::try_from_uri(&parts.uri) {
-                    Ok(Query(query)) => query,
-                    Err(error) => {
-                        let text = format!("malformed query: {error}");
-                        return RestError::new(StatusCode::BAD_REQUEST, text).response();
-                    }
-                };
-                let local = self.locals.of(&access.id);
+        let local = self.locals.of(&access.id);
+        match wanted {
+            Wanted::Health => rest::no_content(),
+            Wanted::Files(query) => {
                 let headers = parts.headers;
                 let request = files::Request {
                     access,
@@ -103,22 +120,17 @@ impl Envd {
                     request.post(body).await
                 }
             }
-            (method, path) => {
-                if let Err(error) = auth::check_token(&access, &parts.headers) {
-                    return RestError::from(error).response();
+            Wanted::Rest => match (&parts.method, parts.uri.path()) {
+                (&Method::GET, "/metrics") => metrics(&lease).await,
+                (&Method::GET, "/envs") => envs(&lease).await,
+                (&Method::POST, "/files/compose") => files::compose(access, lease, body).await,
+                (&Method::POST, path) => {
+                    let path = path.to_owned();
+                    let call = call::Call::new(access, lease, parts.headers);
+                    rpc::answer(&path, call, local, body).await
                 }
-                match (method, path) {
-                    (&Method::GET, "/metrics") => metrics(&lease).await,
-                    (&Method::GET, "/envs") => envs(&lease).await,
-                    (&Method::POST, path) => {
-                        let path = path.to_owned();
-                        let local = self.locals.of(&access.id);
-                        let call = call::Call::new(access, lease, parts.headers);
-                        rpc::answer(&path, call, local, body).await
-                    }
-                    _ => not_found(),
-                }
-            }
+                _ => not_found(),
+            },
         }
     }
 
@@ -148,6 +160,46 @@ impl Envd {
         };
         Some(self.handle(access, std::mem::take(request)).await)
     }
+}
+
+/// What a request is for, found out without the sandbox.
+enum Wanted {
+    Health,
+    Files(FilesQuery),
+    /// Small routes and procedures.
+    Rest,
+}
+
+impl Wanted {
+    /// Fails if the request is malformed or its caller has no right to it.
+    fn of(parts: &Parts, access: &SandboxAccess) -> Result<Self, RestError> {
+        match (&parts.method, parts.uri.path()) {
+            (&Method::GET, "/health") => Ok(Self::Health),
+            (&Method::GET | &Method::POST, FILES) => {
+                let query = Query::<FilesQuery>::try_from_uri(&parts.uri).map_err(|error| {
+                    let text = format!("malformed query: {error}");
+                    RestError::new(StatusCode::BAD_REQUEST, text)
+                })?;
+                let operation = Operation::of(&parts.method);
+                auth::check_files(access, &parts.headers, &query.0, operation)?;
+                Ok(Self::Files(query.0))
+            }
+            _ => {
+                auth::check_token(access, &parts.headers)?;
+                Ok(Self::Rest)
+            }
+        }
+    }
+}
+
+/// Clients ask for this to learn whether the sandbox runs: it never wakes one.
+fn health(access: &SandboxAccess, form: Form) -> Response {
+    if !access.reach.runs() {
+        return Refusal::not_found(form).response(access.id.as_str());
+    }
+    let mut response = rest::no_content();
+    rest::allow_origins(&mut response);
+    response
 }
 
 /// Whether a preflight says that the request will have a field of this name.

@@ -100,11 +100,11 @@ fn answered(
     {
         let inside = hyper::upgrade::on(&mut response);
         let (parts, _) = response.into_parts();
-        wanted.join(inside, lease);
+        wanted.join(inside, lease.quiet());
         return Response::from_parts(parts, Body::empty());
     }
     headers::strip_hop_by_hop(response.headers_mut());
-    response.map(|body| Body::new(Guarded::new(Body::new(body), lease).idle_limit(IDLE)))
+    response.map(|body| Body::new(Guarded::quiet(Body::new(body), &lease).idle_limit(IDLE)))
 }
 
 fn check_traffic(

@@ -6,11 +6,14 @@
 
 pub mod e2b;
 pub mod envd;
+mod follow;
 pub mod gateway;
 mod input;
 pub mod native;
 pub mod observe;
 pub mod serve;
+mod sessions;
 pub mod state;
+pub mod trpc;
 
 pub use state::{App, ServerOptions, control};

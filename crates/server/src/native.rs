@@ -12,7 +12,9 @@ mod keys;
 mod openapi;
 mod problem;
 mod request_id;
+mod sandbox_sessions;
 mod sandboxes;
+mod snapshots;
 mod templates;
 
 use axum::Router;
@@ -54,6 +56,8 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(info::routes())
         .merge(sandboxes::routes())
+        .merge(sandbox_sessions::routes())
+        .merge(snapshots::routes())
         .merge(exec::routes())
         .merge(files::routes())
         .merge(templates::routes())

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::{Request, StatusCode, Uri};
+use woodfrog_engine::Reach;
 
 pub(crate) mod classify;
 mod listen;
@@ -74,7 +75,11 @@ impl Faces {
         let Ok(sandbox) = id.parse() else {
             return Refusal::not_found(form).response(id);
         };
-        let access = match self.plane.access(&sandbox).await {
+        // Looked at only: who asks is found out before the sandbox is woken for it.
+        let access = match self.plane.peek(&sandbox).await {
+            Ok(access) if access.reach == Reach::Held => {
+                return Refusal::not_found(form).response(id);
+            }
             Ok(access) => access,
             Err(fault) => return Refusal::of_fault(&fault, port, form).response(id),
         };

@@ -66,10 +66,11 @@ impl App {
 }
 
 /// Everything that is not for a sandbox: the E2B control plane at the root, the native API under
-/// its prefix, health and metrics.
+/// its prefix, the tRPC procedures under theirs, health and metrics.
 pub fn control(app: &App) -> Router {
     crate::e2b::router(app)
         .nest(crate::native::PREFIX, crate::native::router(app))
+        .nest(crate::trpc::PREFIX, crate::trpc::router(app))
         .merge(crate::observe::router(app))
 }
 

@@ -28,6 +28,9 @@ macro_rules! migrations {
 
 migrations! {
     1 "initial" "0001_initial.sql",
+    2 "sleep" "0002_sleep.sql",
+    3 "secrets" "0003_secrets.sql",
+    4 "sandbox_sessions" "0004_sandbox_sessions.sql",
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -127,6 +130,22 @@ fn checksum(sql: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// How SQLite would run a query on a fresh file.
+#[cfg(test)]
+pub(crate) fn plan(sql: &str) -> String {
+    let mut conn = Connection::open_in_memory().unwrap();
+    run(&mut conn, MIGRATIONS).unwrap();
+    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
+    let rows = statement
+        .query_map(rusqlite::params_from_iter(nulls), |row| {
+            row.get::<_, String>(3)
+        })
+        .unwrap();
+    let rows: rusqlite::Result<Vec<_>> = rows.collect();
+    rows.unwrap().join("; ")
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, Params, Row};
 use tokio::sync::{mpsc, oneshot};
-use woodfrog_store::Result;
+use woodfrog_store::{Result, StoreError};
 
 use crate::error::{closed, in_};
+use crate::stored::count_column;
 use crate::{OpenError, connection};
 
 /// Reads that may wait; the next caller waits for room.
@@ -124,4 +125,29 @@ pub(crate) fn get<T: rusqlite::types::FromSql>(
     column: &str,
 ) -> Result<T> {
     row.get(column).map_err(in_(what))
+}
+
+/// The number `n` of a query's only row.
+pub(crate) fn count(
+    conn: &Connection,
+    what: &'static str,
+    sql: &str,
+    params: impl Params,
+) -> Result<u64> {
+    let count = first(conn, what, sql, params, |row| count_column(row, what, "n"))?;
+    Ok(count.unwrap_or(0))
+}
+
+/// Adds the row's id to a `Corrupt` error of a list.
+pub(crate) fn name_culprit(row: &Row<'_>, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { what, detail } => {
+            let id: String = get(row, what, "id").unwrap_or_else(|_| "(id unreadable)".to_owned());
+            StoreError::Corrupt {
+                what,
+                detail: format!("{id}: {detail}"),
+            }
+        }
+        other => other,
+    }
 }

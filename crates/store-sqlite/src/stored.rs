@@ -4,6 +4,8 @@
 
 mod build;
 mod sandbox;
+mod sleep;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -23,6 +25,7 @@ use crate::reader::get;
 pub(crate) use build::{build_from_row, build_layers, build_to_json, image_layers};
 pub(crate) use build::{template_from_row, template_to_json};
 pub(crate) use sandbox::{sandbox_from_row, sandbox_to_json};
+pub(crate) use snapshot::{snapshot_from_row, snapshot_to_json};
 
 pub(crate) type StringMap = BTreeMap<String, String>;
 

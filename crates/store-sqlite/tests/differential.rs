@@ -11,6 +11,8 @@ use woodfrog_store_sqlite::SqliteStore;
 
 #[path = "differential/operations.rs"]
 mod operations;
+#[path = "differential/snapshots.rs"]
+mod snapshots;
 
 use operations::{Cursors, Operation, World, operation};
 
@@ -59,6 +61,7 @@ async fn dump(store: &dyn Store) -> Vec<String> {
     }
     vec![
         text(&store.sandbox_all().await),
+        text(&store.snapshot_all().await),
         text(&store.build_unfinished().await),
         text(&store.layers_in_use().await),
         text(&store.key_list(None).await),

@@ -124,7 +124,7 @@ async fn a_damaged_sandbox_is_reported_and_hides_no_other() {
     let ws = WorkspaceId::generate();
     let damages = [
         "UPDATE sandboxes SET body = '{\"v\":\"1\",' WHERE id = ?1",
-        "UPDATE sandboxes SET body = replace(body, '\"v\":\"1\"', '\"v\":\"9\"') WHERE id = ?1",
+        "UPDATE sandboxes SET body = replace(body, '\"v\":\"2\"', '\"v\":\"9\"') WHERE id = ?1",
         "UPDATE sandboxes SET body = '' WHERE id = ?1",
         "UPDATE sandboxes SET metadata = '[1]' WHERE id = ?1",
         "UPDATE sandboxes SET state = 'running' WHERE id = ?1",

@@ -8,8 +8,12 @@ pub mod fixture;
 pub mod isolation;
 pub mod keys;
 pub mod paging;
+pub mod sandbox_sessions;
 pub mod sandboxes;
+pub mod secrets;
 pub mod settings;
+pub mod sleep;
+pub mod snapshots;
 pub mod templates;
 
 use crate::{Result, StoreError};
@@ -49,6 +53,42 @@ macro_rules! store_conformance {
                 build_list_pages_newest_first,
                 foreign_cursors_are_refused,
             ],
+            sleep: [
+                sandbox_comes_back_from_every_rung,
+                sandbox_sleep_policy_is_kept_to_the_millisecond,
+                sandbox_due_covers_every_rung,
+                sandbox_list_filters_by_state,
+                sandbox_sleeping_ones_count,
+            ],
+            snapshots: [
+                snapshot_comes_back_as_it_was,
+                snapshot_insert_twice_is_refused,
+                snapshot_insert_needs_generation_one,
+                snapshot_update_of_a_stale_generation_conflicts,
+                snapshot_update_of_a_missing_one_is_not_found,
+                snapshot_concurrent_updates_lose_none,
+                snapshot_names_are_unique_per_workspace,
+                snapshot_name_is_free_once_its_snapshot_goes,
+                snapshot_name_race_has_one_winner,
+                snapshot_removal_is_repeatable,
+                snapshot_list_filters,
+                snapshot_list_pages_newest_first,
+                snapshot_all_has_every_state_and_workspace,
+                snapshot_usage_is_that_of_the_workspace,
+                sandbox_and_snapshot_change_together,
+                sandbox_and_snapshot_fail_together,
+            ],
+            sandbox_sessions: [
+                sandbox_session_comes_back_as_it_was,
+                z14_a_sandbox_has_one_session,
+                sandbox_session_needs_its_sandbox,
+                sandbox_session_touch_never_moves_back,
+                sandbox_session_ends_with_its_sandbox,
+                sandbox_session_removal_says_whether_it_was_there,
+                sandbox_session_list_filters,
+                sandbox_session_list_pages_oldest_first,
+                sandbox_session_trim_spares_the_living_and_the_young,
+            ],
             events: [
                 event_log_is_dense_and_ordered,
                 event_log_is_dense_under_concurrency,
@@ -76,6 +116,14 @@ macro_rules! store_conformance {
                 key_list_is_oldest_first,
                 key_removal_says_whether_it_was_there,
                 key_touch_never_moves_back,
+            ],
+            secrets: [
+                secret_comes_back_as_it_was,
+                secret_names_are_unique_per_workspace,
+                secret_update_needs_the_version_before,
+                secret_concurrent_updates_lose_none,
+                secret_list_pages_by_name,
+                volume_lives_in_its_workspace,
             ],
             settings: [
                 setting_init_keeps_the_first_value,

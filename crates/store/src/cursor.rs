@@ -14,6 +14,9 @@ pub enum List {
     Sandboxes,
     Templates,
     Builds,
+    Snapshots,
+    SandboxSessions,
+    Secrets,
 }
 
 impl List {
@@ -22,6 +25,9 @@ impl List {
             Self::Sandboxes => "s1",
             Self::Templates => "t1",
             Self::Builds => "b1",
+            Self::Snapshots => "n1",
+            Self::SandboxSessions => "e1",
+            Self::Secrets => "x1",
         }
     }
 }

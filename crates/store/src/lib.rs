@@ -22,8 +22,14 @@ use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::key::ApiKey;
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Sandbox, SandboxFilter};
+use woodfrog_types::sandbox_session::{SandboxSession, SandboxSessionFilter};
+use woodfrog_types::secret::{Secret, Volume};
+use woodfrog_types::snapshot::{Snapshot, SnapshotFilter};
 use woodfrog_types::template::{Build, BuildLogLine, Template};
-use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, Timestamp, WorkspaceId};
+use woodfrog_types::{
+    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SnapshotId, TemplateId, Timestamp,
+    VolumeId, WorkspaceId,
+};
 
 pub use error::StoreError;
 pub use records::{Damaged, IdempotencyEntry, IdempotencyOutcome, NewEvent, Recovery};
@@ -40,13 +46,14 @@ pub trait SandboxStore: Send + Sync {
     /// Replaces the record whose generation is `sandbox.generation - 1`, and appends events, in
     /// one transaction. `Conflict` if the stored generation is another, `NotFound` if it is gone.
     async fn sandbox_update(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()>;
-    /// Removes the record and appends events; the log stays. Removing what is not there is `Ok`
+    /// Removes the record and appends events; the log stays. Its session, if it has one, ends at
+    /// the time of the last of these events. Removing what is not there is `Ok`
     /// and appends nothing, so a repeated removal leaves one trace.
     async fn sandbox_remove(&self, id: &SandboxId, events: Vec<NewEvent>) -> Result<()>;
     /// One sandbox, of whatever workspace.
     async fn sandbox_fetch(&self, id: &SandboxId) -> Result<Option<Sandbox>>;
     /// A workspace's sandboxes that match, in the filter's order of `started_at` (then id).
-    /// Those in state `Deleting` are left out; `started_after` is exclusive. A damaged record is
+    /// Those in state `Deleting` are left out unless asked for; `started_after` is exclusive. A damaged record is
     /// left out and logged, so that it does not hide the others.
     async fn sandbox_list(
         &self,
@@ -59,10 +66,10 @@ pub trait SandboxStore: Send + Sync {
     /// As [`SandboxStore::sandbox_all`], for recovery: damaged records are told apart, so that
     /// they neither hide the others nor make what they stand for look like nobody's.
     async fn sandbox_recover(&self) -> Result<Recovery>;
-    /// Ids of running sandboxes whose deadline is at or before `now`, earliest first; from an
-    /// index, so it costs what is due and not what exists.
+    /// Ids of sandboxes that are due ([`woodfrog_types::sandbox::Sandbox::due`]) at or before
+    /// `now`, earliest first; from an index, so it costs what is due and not what exists.
     async fn sandbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<SandboxId>>;
-    /// The earliest deadline of a running sandbox.
+    /// The earliest [`woodfrog_types::sandbox::Sandbox::due`] of all sandboxes.
     async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>>;
     /// How many sandboxes the workspace has that are not being deleted.
     async fn sandbox_count(&self, workspace: &WorkspaceId) -> Result<u64>;
@@ -84,6 +91,75 @@ pub trait EventStore: Send + Sync {
     /// Drops the events of sandboxes that are gone and whose last event is older than `before`.
     /// Returns how many sandboxes' logs were dropped; at most `limit`.
     async fn event_trim(&self, before: Timestamp, limit: usize) -> Result<u64>;
+}
+
+/// Snapshots.
+#[async_trait]
+pub trait SnapshotStore: Send + Sync {
+    /// Adds a snapshot. `Conflict` if its generation is not 1, `Constraint` if the id or, in its
+    /// workspace, the name is taken.
+    async fn snapshot_insert(&self, snapshot: &Snapshot) -> Result<()>;
+    /// Replaces the record whose generation is one lower. `Conflict` if the stored generation is
+    /// another, `NotFound` if it is gone, `Constraint` if its new name is taken.
+    async fn snapshot_update(&self, snapshot: &Snapshot) -> Result<()>;
+    /// As [`SandboxStore::sandbox_update`] and [`SnapshotStore::snapshot_update`] (or, at
+    /// generation 1, [`SnapshotStore::snapshot_insert`]) in one transaction: a sandbox and the
+    /// snapshot that it falls asleep in change together or not at all.
+    async fn sandbox_update_with_snapshot(
+        &self,
+        sandbox: &Sandbox,
+        events: Vec<NewEvent>,
+        snapshot: &Snapshot,
+    ) -> Result<()>;
+    /// Removes the record. Removing what is not there is `Ok`.
+    async fn snapshot_remove(&self, id: &SnapshotId) -> Result<()>;
+    /// One snapshot, of whatever workspace.
+    async fn snapshot_fetch(&self, id: &SnapshotId) -> Result<Option<Snapshot>>;
+    /// By name, among those of the workspace that are not being deleted.
+    async fn snapshot_by_name(
+        &self,
+        workspace: &WorkspaceId,
+        name: &str,
+    ) -> Result<Option<Snapshot>>;
+    /// A workspace's snapshots that match, newest first (by `created_at`, then id). Those being
+    /// deleted are left out.
+    async fn snapshot_list(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SnapshotFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Snapshot>>;
+    /// Every snapshot of every workspace and state, by id.
+    async fn snapshot_all(&self) -> Result<Vec<Snapshot>>;
+    /// What the workspace's snapshots that are not being deleted take: the sum of their written
+    /// and disk bytes.
+    async fn snapshot_usage(&self, workspace: &WorkspaceId) -> Result<u64>;
+}
+
+/// Sandbox sessions: what applications remember about their sandboxes.
+#[async_trait]
+pub trait SandboxSessionStore: Send + Sync {
+    /// Adds a session. `Constraint` if the id is taken or the sandbox has one, `NotFound` if
+    /// there is no such sandbox (any more).
+    async fn sandbox_session_insert(&self, session: &SandboxSession) -> Result<()>;
+    /// Remembers that the sandbox was used then; it never moves back. `NotFound` if it is gone.
+    async fn sandbox_session_touch(&self, id: &SandboxSessionId, at: Timestamp) -> Result<()>;
+    /// `false` if there was none.
+    async fn sandbox_session_remove(&self, id: &SandboxSessionId) -> Result<bool>;
+    /// One session, of whatever workspace.
+    async fn sandbox_session_fetch(&self, id: &SandboxSessionId) -> Result<Option<SandboxSession>>;
+    /// The session that a sandbox has, or had when it was there.
+    async fn sandbox_session_of(&self, sandbox: &SandboxId) -> Result<Option<SandboxSession>>;
+    /// A workspace's sessions that match, oldest first (then by id). The state is that of the
+    /// stored sandbox.
+    async fn sandbox_session_list(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SandboxSessionFilter,
+        page: &PageRequest,
+    ) -> Result<Page<SandboxSession>>;
+    /// Forgets sessions that ended before `before`; returns how many, at most `limit`.
+    async fn sandbox_session_trim(&self, before: Timestamp, limit: usize) -> Result<u64>;
 }
 
 /// Templates and their builds.
@@ -152,6 +228,42 @@ pub trait KeyStore: Send + Sync {
     async fn key_touch(&self, id: &KeyId, at: Timestamp) -> Result<()>;
 }
 
+/// Secrets, their values sealed.
+#[async_trait]
+pub trait SecretStore: Send + Sync {
+    /// Adds a secret. `Constraint` if its id or, in its workspace, the name is taken.
+    async fn secret_insert(&self, secret: &Secret) -> Result<()>;
+    /// Replaces the record whose version is one lower; workspace and name never change.
+    /// `Conflict` if the stored version is another, `NotFound` if it is gone.
+    async fn secret_update(&self, secret: &Secret) -> Result<()>;
+    /// One secret, of whatever workspace.
+    async fn secret_fetch(&self, id: &SecretId) -> Result<Option<Secret>>;
+    async fn secret_by_name(&self, workspace: &WorkspaceId, name: &str) -> Result<Option<Secret>>;
+    /// A workspace's secrets, by name.
+    async fn secret_list(
+        &self,
+        workspace: &WorkspaceId,
+        page: &PageRequest,
+    ) -> Result<Page<Secret>>;
+    /// `false` if there was none.
+    async fn secret_remove(&self, id: &SecretId) -> Result<bool>;
+    /// How many secrets the workspace has.
+    async fn secret_count(&self, workspace: &WorkspaceId) -> Result<u64>;
+}
+
+/// Volumes: what they are called; their content is elsewhere.
+#[async_trait]
+pub trait VolumeStore: Send + Sync {
+    /// Adds a volume. `Constraint` if its id or, in its workspace, the name is taken.
+    async fn volume_insert(&self, volume: &Volume) -> Result<()>;
+    /// One volume, of whatever workspace.
+    async fn volume_fetch(&self, id: &VolumeId) -> Result<Option<Volume>>;
+    /// All volumes, by name; of one workspace if given.
+    async fn volume_list(&self, workspace: Option<&WorkspaceId>) -> Result<Vec<Volume>>;
+    /// `false` if there was none.
+    async fn volume_remove(&self, id: &VolumeId) -> Result<bool>;
+}
+
 /// Small things that the server must remember about itself, and idempotency keys.
 #[async_trait]
 pub trait SettingStore: Send + Sync {
@@ -178,11 +290,29 @@ pub trait SettingStore: Send + Sync {
 
 /// All of it; what the engine is given.
 pub trait Store:
-    SandboxStore + EventStore + TemplateStore + KeyStore + SettingStore + 'static
+    SandboxStore
+    + SnapshotStore
+    + SandboxSessionStore
+    + EventStore
+    + TemplateStore
+    + KeyStore
+    + SecretStore
+    + VolumeStore
+    + SettingStore
+    + 'static
 {
 }
 
 impl<T> Store for T where
-    T: SandboxStore + EventStore + TemplateStore + KeyStore + SettingStore + 'static
+    T: SandboxStore
+        + SnapshotStore
+        + SandboxSessionStore
+        + EventStore
+        + TemplateStore
+        + KeyStore
+        + SecretStore
+        + VolumeStore
+        + SettingStore
+        + 'static
 {
 }

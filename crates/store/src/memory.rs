@@ -3,8 +3,11 @@
 
 mod events;
 mod keys;
+mod sandbox_sessions;
 mod sandboxes;
+mod secrets;
 mod settings;
+mod snapshots;
 mod templates;
 
 use std::collections::BTreeMap;
@@ -14,8 +17,14 @@ use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::key::ApiKey;
 use woodfrog_types::page::Page;
 use woodfrog_types::sandbox::Sandbox;
+use woodfrog_types::sandbox_session::SandboxSession;
+use woodfrog_types::secret::{Secret, Volume};
+use woodfrog_types::snapshot::Snapshot;
 use woodfrog_types::template::{Build, BuildLogLine, Template};
-use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, WorkspaceId};
+use woodfrog_types::{
+    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SnapshotId, TemplateId, VolumeId,
+    WorkspaceId,
+};
 
 use crate::records::{Damaged, IdempotencyEntry};
 
@@ -45,6 +54,8 @@ impl MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
+    snapshots: BTreeMap<SnapshotId, Snapshot>,
+    sandbox_sessions: BTreeMap<SandboxSessionId, SandboxSession>,
     damaged: Vec<Damaged>,
     logs: BTreeMap<SandboxId, Vec<SandboxEvent>>,
     templates: BTreeMap<TemplateId, Template>,
@@ -53,6 +64,8 @@ struct State {
     /// Cache key → (layer, image config).
     layer_cache: BTreeMap<String, (String, String)>,
     keys: BTreeMap<KeyId, ApiKey>,
+    secrets: BTreeMap<SecretId, Secret>,
+    volumes: BTreeMap<VolumeId, Volume>,
     settings: BTreeMap<String, Vec<u8>>,
     idempotency: BTreeMap<(WorkspaceId, String), IdempotencyEntry>,
 }

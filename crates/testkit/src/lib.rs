@@ -2,8 +2,11 @@
 //! condition, and counting what is left on the machine.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod http;
 pub mod leftovers;
 pub mod server;
+pub mod soak;
 pub mod wait;
 
 pub use leftovers::Leftovers;

@@ -208,6 +208,15 @@ impl Server {
         self.launch()
     }
 
+    /// Starts it again on the same data directory with other flags.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn restart_with(&mut self, flags: &[&str]) -> Result<()> {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.restart()
+    }
+
     /// Gives the server up: it keeps running. Returns its process id.
     pub fn keep(mut self) -> u32 {
         self.child.take().map_or(0, |child| child.id())

@@ -57,6 +57,20 @@ codes! {
     BuildNotFound = "build_not_found", 404, final;
     /// No such API key.
     KeyNotFound = "key_not_found", 404, final;
+    /// No such snapshot, or it belongs to another workspace.
+    SnapshotNotFound = "snapshot_not_found", 404, final;
+    /// No such sandbox session, or it belongs to another workspace or user.
+    SandboxSessionNotFound = "sandbox_session_not_found", 404, final;
+    /// The snapshot is damaged, of another format, or of a machine that this one cannot stand in for.
+    SnapshotUnusable = "snapshot_unusable", 409, final;
+    /// The memory of the sandbox cannot be saved; it goes on as before. The message says why.
+    CheckpointFailed = "checkpoint_failed", 409, final;
+    /// The sandbox could not be brought back; its snapshot is untouched.
+    WakeFailed = "wake_failed", 503, retry;
+    /// The sandbox sleeps and this face does not wake it: resume it first.
+    Asleep = "sandbox_asleep", 409, final;
+    /// The workspace's quota of disk is used up.
+    QuotaExceeded = "quota_exceeded", 507, final;
     /// No such file or directory in the sandbox.
     FileNotFound = "file_not_found", 404, final;
     /// No such process in the sandbox.

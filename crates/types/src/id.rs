@@ -102,6 +102,14 @@ ids! {
     WorkspaceId, "ws", "workspace";
     /// One API key (not its secret).
     KeyId, "ky", "key";
+    /// One snapshot: what a sandbox was at one moment.
+    SnapshotId, "sn", "snapshot";
+    /// One sandbox session: what an application remembers about a sandbox.
+    SandboxSessionId, "ss", "sandbox session";
+    /// One secret. E2B's clients tell ids from names by the tag.
+    SecretId, "sec_", "secret";
+    /// One volume: files that outlive sandboxes.
+    VolumeId, "vo", "volume";
 }
 
 impl WorkspaceId {

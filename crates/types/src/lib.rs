@@ -13,9 +13,16 @@ pub mod metric;
 pub mod network;
 pub mod page;
 pub mod sandbox;
+pub mod sandbox_session;
+pub mod secret;
+pub mod sleep;
+pub mod snapshot;
 pub mod template;
 pub mod time;
 
 pub use error::{Code, Fault};
-pub use id::{BuildId, KeyId, SandboxId, TemplateId, WorkspaceId};
+pub use id::{
+    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SnapshotId, TemplateId, VolumeId,
+    WorkspaceId,
+};
 pub use time::Timestamp;

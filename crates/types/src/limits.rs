@@ -12,6 +12,8 @@ pub const MAP_KEY_BYTES_MAX: usize = 256;
 pub const METADATA_VALUE_BYTES_MAX: usize = 4096;
 /// Bytes of one environment value: the kernel's limit for one string is 128 KiB.
 pub const ENV_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the name that an application gives a project or a user.
+pub const FOREIGN_ID_BYTES_MAX: usize = 256;
 /// A JSON body on a control route.
 pub const JSON_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The life of a sandbox between two renewals of its deadline.

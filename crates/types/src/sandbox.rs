@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::network::NetworkSpec;
-use crate::{BuildId, SandboxId, TemplateId, Timestamp, WorkspaceId};
+use crate::sleep::{Sleep, SleepPolicy};
+use crate::snapshot::SnapshotContent;
+use crate::{BuildId, SandboxId, SnapshotId, TemplateId, Timestamp, WorkspaceId};
 
 /// What a sandbox may use. Each is a hard limit of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Default for Resources {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnTimeout {
     Kill,
-    /// Kept for the record; sandboxes that pause are refused until the driver can.
+    /// It is hibernated, with its memory or with its files alone.
     Pause {
         memory: bool,
     },
@@ -73,6 +75,43 @@ pub enum SandboxState {
         /// What the driver needs to find it again; opaque to everybody else.
         instance: InstanceState,
     },
+    /// Frozen in place: its processes stand still and keep their memory.
+    Paused {
+        instance: InstanceState,
+        sleep: Sleep,
+    },
+    /// Being saved into this snapshot. Until that one is ready the sandbox itself is whole, and
+    /// goes back to what it was if saving fails.
+    Hibernating {
+        instance: InstanceState,
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        sleep: Sleep,
+    },
+    /// On disk only: nothing of it is in memory.
+    Hibernated {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        sleep: Sleep,
+    },
+    /// Being brought back from this snapshot, which stays untouched until that is done.
+    Waking {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        sleep: Sleep,
+    },
+    /// Its snapshot moves to the archive.
+    Archiving {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        sleep: Sleep,
+    },
+    /// Its snapshot is in the archive only.
+    Archived {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        sleep: Sleep,
+    },
     /// It must go; whatever is left of it is being removed.
     Deleting { reason: EndReason },
 }
@@ -83,6 +122,12 @@ impl SandboxState {
         match self {
             Self::Creating => "creating",
             Self::Running { .. } => "running",
+            Self::Paused { .. } => "paused",
+            Self::Hibernating { .. } => "hibernating",
+            Self::Hibernated { .. } => "hibernated",
+            Self::Waking { .. } => "waking",
+            Self::Archiving { .. } => "archiving",
+            Self::Archived { .. } => "archived",
             Self::Deleting { .. } => "deleting",
         }
     }
@@ -111,13 +156,42 @@ pub struct Sandbox {
     /// The timeout that was asked for when it was made.
     pub timeout: Option<Duration>,
     pub on_timeout: OnTimeout,
+    /// Whether any access wakes it after E2B's pause or timeout put it to sleep.
     pub auto_resume: bool,
+    /// When it goes to sleep by itself.
+    pub sleep: SleepPolicy,
+    /// When a sandbox that sleeps goes to the next rung; `None` is never. Running sandboxes have
+    /// none: their idleness is judged in memory.
+    pub sleep_due: Option<Timestamp>,
+    /// The snapshot that it was last woken from or saved into, while that one is kept.
+    pub last_snapshot: Option<SnapshotId>,
     pub resources: Resources,
     pub env: BTreeMap<String, String>,
     pub metadata: BTreeMap<String, String>,
     pub network: NetworkSpec,
     /// Its guest asks for the access token.
     pub secure: bool,
+}
+
+impl Sandbox {
+    /// When the clock has to look at it: its deadline, or the next rung of its sleep. `None` for
+    /// those that are changing already.
+    pub fn due(&self) -> Option<Timestamp> {
+        match self.state {
+            SandboxState::Running { .. }
+            | SandboxState::Paused { .. }
+            | SandboxState::Hibernated { .. }
+            | SandboxState::Archived { .. } => match (self.deadline, self.sleep_due) {
+                (Some(deadline), Some(sleep)) => Some(deadline.min(sleep)),
+                (deadline, sleep) => deadline.or(sleep),
+            },
+            SandboxState::Creating
+            | SandboxState::Hibernating { .. }
+            | SandboxState::Waking { .. }
+            | SandboxState::Archiving { .. }
+            | SandboxState::Deleting { .. } => None,
+        }
+    }
 }
 
 /// Which sandboxes a list wants. Empty means all.
@@ -127,6 +201,8 @@ pub struct SandboxFilter {
     pub metadata: BTreeMap<String, String>,
     pub template: Option<TemplateId>,
     pub started_after: Option<Timestamp>,
+    /// Any of these states ([`SandboxState::as_str`]); empty: all but `deleting`.
+    pub states: Vec<&'static str>,
     pub order: Order,
 }
 

@@ -76,6 +76,19 @@ pub struct SecurityOptions {
     pub userfaultfd: bool,
     /// Landlock: its restrictions are lost by a checkpoint.
     pub landlock: bool,
+    /// What they run on. The options above are about the host's kernel, and mean nothing with
+    /// another.
+    pub runtime: Runtime,
+}
+
+/// What a sandbox runs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Runtime {
+    /// The host's kernel.
+    #[default]
+    Native,
+    /// gVisor's: slower, and further from the host.
+    Gvisor,
 }
 
 impl SecurityOptions {
@@ -86,7 +99,13 @@ impl SecurityOptions {
             io_uring,
             userfaultfd,
             landlock,
+            runtime,
         } = *self;
+        if runtime == Runtime::Gvisor {
+            return vec![
+                "gVisor: system calls are slower, and processes are not limited in number.",
+            ];
+        }
         let costs = [
             (
                 nested_namespaces,

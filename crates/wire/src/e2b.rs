@@ -8,7 +8,12 @@ pub mod logs;
 pub mod metrics;
 pub mod network;
 pub mod sandbox;
+pub mod secret;
+pub mod sleep;
+pub mod snapshot;
+pub mod tag;
 pub mod template;
+pub mod volume;
 
 pub use error::ErrorBody;
 

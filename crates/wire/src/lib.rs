@@ -4,3 +4,4 @@
 pub mod e2b;
 pub mod envd;
 pub mod native;
+pub mod trpc;

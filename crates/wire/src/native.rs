@@ -10,4 +10,7 @@ pub mod network;
 pub mod page;
 pub mod problem;
 pub mod sandbox;
+pub mod sandbox_session;
+pub mod sleep;
+pub mod snapshot;
 pub mod template;

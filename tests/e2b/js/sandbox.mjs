@@ -140,14 +140,4 @@ test('a port inside is reachable through getHost or the routing headers', async 
   }
 })
 
-test('pause, snapshot and fork say that they are not supported yet', async () => {
-  const sbx = await Sandbox.create({ timeoutMs: 60_000 })
-  try {
-    await assert.rejects(sbx.pause(), /not supported/)
-    await assert.rejects(sbx.createSnapshot(), /not supported/)
-  } finally {
-    await sbx.kill()
-  }
-})
-
 await run()

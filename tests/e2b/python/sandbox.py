@@ -97,10 +97,4 @@ def network_options():
     raises(Exception, lambda: Sandbox.create(network={"deny_out": ["not-an-address"]}))
 
 
-@case
-def pause_says_that_it_is_not_supported_yet():
-    with Sandbox.create(timeout=60) as sbx:
-        assert "not supported" in str(raises(Exception, sbx.pause))
-
-
 run()

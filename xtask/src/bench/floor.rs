@@ -1,6 +1,6 @@
 //! The kernel's floor and the peers: bubblewrap, runc, runsc.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -57,11 +57,11 @@ fn quiet(command: &mut Command) -> Result<()> {
 
 fn bubblewrap() -> Result<Sample> {
     let name = "peer: bwrap, all namespaces, `true`";
-    if !super::has_peer("bwrap") {
+    let Some(program) = super::peer("bwrap") else {
         return Ok(Sample::missing(name, "apt-get install bubblewrap"));
-    }
+    };
     measure(name, RUNS, || {
-        quiet(Command::new("bwrap").args([
+        quiet(Command::new(&program).args([
             "--unshare-all",
             "--ro-bind",
             "/",
@@ -77,16 +77,16 @@ fn bubblewrap() -> Result<Sample> {
 
 fn runc() -> Result<Sample> {
     let name = "peer: runc run, `true`";
-    if !super::has_peer("runc") {
+    let Some(program) = super::peer("runc") else {
         return Ok(Sample::missing(name, "apt-get install runc"));
-    }
-    let bundle = bundle("runc")?;
+    };
+    let bundle = bundle(&program, &[PROGRAM])?;
     let mut number = 0;
     let sample = measure(name, RUNS.min(30), || {
         number += 1;
         let id = format!("wf-bench-{}-{number}", std::process::id());
         quiet(
-            Command::new("runc")
+            Command::new(&program)
                 .args(["run", "--bundle"])
                 .arg(&bundle)
                 .arg(id),
@@ -97,16 +97,17 @@ fn runc() -> Result<Sample> {
 
 fn runsc() -> Result<Sample> {
     let name = "peer: runsc run, `true`";
-    if !super::has_peer("runsc") {
-        return Ok(Sample::missing(name, "runsc is not installed"));
-    }
-    let bundle = bundle("runsc")?;
+    let Some(program) = super::peer("runsc") else {
+        let how = "runsc is not installed: `woodfrog doctor --fix`, or gVisor's package `runsc`";
+        return Ok(Sample::missing(name, how));
+    };
+    let bundle = bundle(&program, &[PROGRAM])?;
     let mut number = 0;
     let sample = measure(name, 10, || {
         number += 1;
         let id = format!("wf-bench-{}-{number}", std::process::id());
         quiet(
-            Command::new("runsc")
+            Command::new(&program)
                 .args([
                     "--platform=systrap",
                     "--ignore-cgroups",
@@ -121,18 +122,20 @@ fn runsc() -> Result<Sample> {
     Ok(sample.unwrap_or_else(|error| Sample::missing(name, error.to_string())))
 }
 
-/// An OCI bundle with one program in a root of its own.
-fn bundle(runtime: &str) -> Result<std::path::PathBuf> {
-    let dir = root().join("target/bench-bundle").join(runtime);
+/// An OCI bundle with one program in a root of its own, as this runtime writes it.
+pub(super) fn bundle(runtime: &Path, command: &[&str]) -> Result<PathBuf> {
+    let name = runtime.file_name().context("a runtime's name")?;
+    let program = command.first().context("a command")?;
+    let dir = root().join("target/bench-bundle").join(name);
     std::fs::create_dir_all(&dir)?;
-    small_root(&dir.join("root"))?;
+    small_root(&dir.join("root"), program)?;
     let config = dir.join("config.json");
     if !config.exists() {
-        quiet(Command::new("runc").arg("spec").current_dir(&dir))?;
+        quiet(Command::new(runtime).arg("spec").current_dir(&dir))?;
     }
     let mut spec: Value = serde_json::from_slice(&std::fs::read(&config)?)?;
     spec["process"]["terminal"] = Value::Bool(false);
-    spec["process"]["args"] = serde_json::json!([PROGRAM]);
+    spec["process"]["args"] = serde_json::json!(command);
     // Mounting it fails where the machine's version 1 hierarchies are not laid out as runc expects.
     if let Some(mounts) = spec["mounts"].as_array_mut() {
         mounts.retain(|mount| mount["type"] != "cgroup");
@@ -143,12 +146,12 @@ fn bundle(runtime: &str) -> Result<std::path::PathBuf> {
 }
 
 /// The program and the libraries it is linked with.
-fn small_root(root: &Path) -> Result<()> {
-    let libraries = output(Command::new("ldd").arg(PROGRAM))?;
+fn small_root(root: &Path, program: &str) -> Result<()> {
+    let libraries = output(Command::new("ldd").arg(program))?;
     let files = libraries
         .split_whitespace()
         .filter(|word| word.starts_with('/'));
-    for file in files.chain([PROGRAM]) {
+    for file in files.chain([program]) {
         let to = root.join(file.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().context("a file in a directory")?)?;
         std::fs::copy(file, to).with_context(|| format!("copy {file}"))?;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use woodfrog_testkit::Server;
 
-use super::http::Client;
 use super::sample::Sample;
+use woodfrog_testkit::http::Client;
 
 /// How many idle sandboxes are made.
 const MANY: &[usize] = &[200, 500];
@@ -45,22 +45,29 @@ pub(super) fn all(server: &Server) -> Result<Vec<Sample>> {
 
 /// KiB that the kernel counts for these sandboxes, whichever cgroups there are.
 fn charged(ids: &[String]) -> Result<u64> {
+    let bytes = charged_now(ids);
+    anyhow::ensure!(bytes > 0, "no cgroup of a sandbox was found");
+    Ok(bytes / 1024)
+}
+
+/// Bytes that the kernel counts for those of these sandboxes that are awake.
+pub(super) fn charged_now(ids: &[String]) -> u64 {
     let mut bytes = 0;
     for (root, file) in [
         ("/sys/fs/cgroup/memory", "memory.usage_in_bytes"),
         ("/sys/fs/cgroup", "memory.current"),
     ] {
         for instance in std::fs::read_dir(root).into_iter().flatten() {
-            let instance = instance?.path();
+            let Ok(instance) = instance else { continue };
+            let instance = instance.path();
             for id in ids {
                 if let Ok(text) = std::fs::read_to_string(instance.join(id).join(file)) {
-                    bytes += text.trim().parse::<u64>()?;
+                    bytes += text.trim().parse::<u64>().unwrap_or(0);
                 }
             }
         }
     }
-    anyhow::ensure!(bytes > 0, "no cgroup of a sandbox was found");
-    Ok(bytes / 1024)
+    bytes
 }
 
 /// KiB that the machine could still give out.

@@ -40,6 +40,16 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// The middle of the times; `None` if there are none.
+    pub(crate) fn median(&self) -> Option<f64> {
+        match self {
+            Self::Times { millis, .. } => Some(percentile(millis, 50)),
+            Self::Figure { .. } | Self::Missing { .. } => None,
+        }
+    }
+}
+
 /// Times `work` `count` times.
 pub(crate) fn measure(
     name: &str,

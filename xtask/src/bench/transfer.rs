@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use woodfrog_testkit::Server;
 
-use super::http::Client;
 use super::sample::Sample;
 use crate::server::root;
-use crate::setup::{JS_SDKS, javascript_dir};
+use crate::setup::{JS_SDKS, javascript_dir, node_program};
 use crate::step::output;
+use woodfrog_testkit::http::Client;
 
 /// Bytes of the bulk transfers.
 const BULK: u64 = 2 << 30;
@@ -46,7 +46,7 @@ fn sdk_commands(server: &Server) -> Result<Sample> {
     let program = javascript_dir(version).join("bench-commands.mjs");
     std::fs::copy(root().join("tests/bench/commands.mjs"), &program)?;
     let text = output(
-        Command::new("node")
+        Command::new(node_program())
             .arg(program)
             .env("E2B_API_KEY", format!("e2b_{}", "0".repeat(40)))
             .env("E2B_API_URL", server.url())

@@ -5,8 +5,9 @@ use std::io;
 use std::process::Command;
 
 use woodfrog_cli::output;
-use woodfrog_linux::criu::{self, Note};
-use woodfrog_linux::probe::{CRIU, Probe, Status};
+use woodfrog_linux::packages::Note;
+use woodfrog_linux::probe::{CRIU, GVISOR, Probe, Status};
+use woodfrog_linux::{criu, runsc};
 
 /// Packages that would bring something that is missing.
 pub(super) fn wanted(probes: &[Probe]) -> Vec<&'static str> {
@@ -35,24 +36,44 @@ pub(super) fn install(packages: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there is no CRIU that suits the kernel. The release's own package may be too old, so
-/// it is not among [`wanted`].
-pub(super) fn wants_criu(probes: &[Probe]) -> bool {
-    probes
-        .iter()
-        .any(|probe| probe.name == CRIU && probe.status == Status::Missing)
+/// What is installed apart from the system, whose release has none or one that is too old: it is not
+/// among [`wanted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Apart {
+    Criu,
+    Runsc,
 }
 
-/// Installs CRIU apart from the system. A failure is told and is no end: sandboxes run without.
-pub(super) fn install_criu() {
-    let prefix = criu::default_prefix();
-    output::note(&format!("installing CRIU into {}", prefix.display()));
-    let installed = criu::install(&prefix, &mut |note| match note {
+/// What of that is missing.
+pub(super) fn wanted_apart(probes: &[Probe]) -> Vec<Apart> {
+    let missing = |name| {
+        let mut probes = probes.iter();
+        probes.any(|probe| probe.name == name && probe.status == Status::Missing)
+    };
+    let all = [(CRIU, Apart::Criu), (GVISOR, Apart::Runsc)];
+    all.into_iter()
+        .filter(|(name, _)| missing(*name))
+        .map(|(_, apart)| apart)
+        .collect()
+}
+
+/// Installs it. A failure is told and is no end: sandboxes run without.
+pub(super) fn install_apart(apart: Apart) {
+    let mut tell = |note| match note {
         Note::Step(text) => output::note(&text),
         Note::Warning(text) => output::note(&format!("warning: {text}")),
-    });
+    };
+    let (prefix, name) = match apart {
+        Apart::Criu => (criu::default_prefix(), CRIU),
+        Apart::Runsc => (runsc::default_prefix(), GVISOR),
+    };
+    output::note(&format!("installing {name} into {}", prefix.display()));
+    let installed = match apart {
+        Apart::Criu => criu::install(&prefix, &mut tell).map(|criu| criu.version().to_string()),
+        Apart::Runsc => runsc::install(&prefix, &mut tell).map(|runsc| runsc.version),
+    };
     match installed {
-        Ok(criu) => output::note(&format!("CRIU {} is installed", criu.version())),
+        Ok(version) => output::note(&format!("{name} {version} is installed")),
         Err(error) => output::error(&error),
     }
 }

@@ -1,6 +1,6 @@
 //! The list of all cases.
 
-use crate::{Case, crash, docs, errors, hostile, isolation, leaks, limits};
+use crate::{Case, crash, docs, errors, hostile, isolation, leaks, limits, sleep, sleep_crash};
 
 /// Every case, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
@@ -10,8 +10,10 @@ pub(crate) fn all() -> Vec<Case> {
         limits::CASES,
         errors::CASES,
         docs::CASES,
+        sleep::CASES,
         leaks::CASES,
         crash::CASES,
+        sleep_crash::CASES,
     ]
     .concat()
 }

@@ -11,6 +11,8 @@ mod hostile;
 mod isolation;
 mod leaks;
 mod limits;
+mod sleep;
+mod sleep_crash;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Target, pair, size};
+use super::{SleepArgs, SleepCommand, Target, pair, size};
 
 #[derive(Debug, Subcommand)]
 pub enum SandboxCommand {
@@ -13,6 +13,9 @@ pub enum SandboxCommand {
         /// KEY=VALUE that must match, repeatable.
         #[arg(long = "metadata", short = 'm', value_name = "KEY=VALUE", value_parser = pair)]
         metadata: Vec<(String, String)>,
+        /// Only those in one of these states: `running`, `paused`, `hibernated`, …
+        #[arg(long, value_delimiter = ',', value_name = "STATE")]
+        state: Vec<String>,
         /// At most this many.
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -51,6 +54,8 @@ pub enum SandboxCommand {
         #[command(flatten)]
         target: Target,
     },
+    #[command(flatten)]
+    Sleep(SleepCommand),
     /// Delete sandboxes.
     #[command(visible_alias = "rm")]
     Delete {
@@ -63,12 +68,18 @@ pub enum SandboxCommand {
 
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Template name or id.
+    /// Template or snapshot, by name or id.
     #[arg(default_value = "base")]
     pub template: String,
-    /// Seconds until it ends by itself; 0 is never.
+    /// Seconds until its time is over; 0 is never.
     #[arg(long, default_value_t = 3600)]
     pub timeout: u32,
+    /// When its time is over, hibernate it instead of deleting it; `resume` brings it back.
+    #[arg(long)]
+    pub keep: bool,
+    /// With --keep: any access brings it back.
+    #[arg(long, requires = "keep")]
+    pub auto_resume: bool,
     /// KEY=VALUE, repeatable.
     #[arg(long = "metadata", short = 'm', value_name = "KEY=VALUE", value_parser = pair)]
     pub metadata: Vec<(String, String)>,
@@ -87,6 +98,8 @@ pub struct CreateArgs {
     /// Disk above the template: `10GiB` [default: the template's].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub disk: Option<u64>,
+    #[command(flatten)]
+    pub sleep: SleepArgs,
     #[command(flatten)]
     pub target: Target,
 }

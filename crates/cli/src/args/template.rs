@@ -49,6 +49,9 @@ pub enum TemplateCommand {
         /// What is allowed, separated by commas; without it, all is off.
         #[arg(long, value_name = "OPTION", value_delimiter = ',')]
         allow: Vec<Allowed>,
+        /// What they run on.
+        #[arg(long, value_enum, default_value_t)]
+        runtime: On,
         #[command(flatten)]
         target: Target,
     },
@@ -59,6 +62,16 @@ pub enum TemplateCommand {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// What sandboxes run on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    /// The host's kernel.
+    #[default]
+    Native,
+    /// gVisor's: slower, and further from the host; what is allowed means nothing with it.
+    Gvisor,
 }
 
 /// What `template security` can allow.

@@ -8,8 +8,9 @@ use woodfrog_types::limits::PAGE_ITEMS_MAX;
 use woodfrog_wire::native::network::Network;
 use woodfrog_wire::native::page::Page;
 use woodfrog_wire::native::sandbox::{NewResources, NewSandbox, Sandbox};
+use woodfrog_wire::native::sleep::{OnTimeout, Wakefulness};
 
-use super::{Outcome, Usage, cp, exec, shell};
+use super::{Outcome, Usage, cp, exec, shell, sleep};
 use crate::args::{CreateArgs, SandboxCommand, Target};
 use crate::client::{Client, ClientError};
 use crate::output;
@@ -22,9 +23,10 @@ pub(super) async fn run(command: SandboxCommand) -> Outcome {
         SandboxCommand::Create(args) => create(args).await,
         SandboxCommand::List {
             metadata,
+            state,
             limit,
             target,
-        } => list(&metadata, limit, &target).await,
+        } => list(&metadata, &state, limit, &target).await,
         SandboxCommand::Show { id, target } => show(&id, &target).await,
         SandboxCommand::Exec(args) => exec::run(args).await,
         SandboxCommand::Shell {
@@ -39,6 +41,7 @@ pub(super) async fn run(command: SandboxCommand) -> Outcome {
             user,
             target,
         } => cp::run(&from, &to, user.as_deref(), &target).await,
+        SandboxCommand::Sleep(command) => sleep::run(command).await,
         SandboxCommand::Delete { ids, target } => delete(&ids, &target).await,
     }
 }
@@ -67,6 +70,12 @@ fn new_sandbox(args: &CreateArgs) -> NewSandbox {
     NewSandbox {
         template: Some(args.template.clone()),
         timeout_seconds: Some(i64::from(args.timeout)).filter(|seconds| *seconds > 0),
+        on_timeout: match args.keep {
+            true => OnTimeout::Hibernate,
+            false => OnTimeout::Delete,
+        },
+        auto_resume: args.auto_resume,
+        sleep: sleep::sleep(args.sleep),
         metadata: args.metadata.iter().cloned().collect(),
         env: args.env.iter().cloned().collect(),
         network: Network {
@@ -78,9 +87,15 @@ fn new_sandbox(args: &CreateArgs) -> NewSandbox {
     }
 }
 
-async fn list(metadata: &[(String, String)], limit: usize, target: &Target) -> Outcome {
+async fn list(
+    metadata: &[(String, String)],
+    states: &[String],
+    limit: usize,
+    target: &Target,
+) -> Outcome {
     let client = Client::new(target)?;
-    let filter = filter(metadata)?;
+    let filter = filter("metadata", metadata)?;
+    let states = states.join(",");
     let mut all: Vec<Sandbox> = Vec::new();
     let mut cursor: Option<String> = None;
     while all.len() < limit {
@@ -91,6 +106,9 @@ async fn list(metadata: &[(String, String)], limit: usize, target: &Target) -> O
             query.append_pair("limit", &size.to_string());
             if !filter.is_empty() {
                 query.append_pair("metadata", &filter);
+            }
+            if !states.is_empty() {
+                query.append_pair("state", &states);
             }
             if let Some(cursor) = &cursor {
                 query.append_pair("cursor", cursor);
@@ -121,11 +139,12 @@ async fn list(metadata: &[(String, String)], limit: usize, target: &Target) -> O
     Ok(0)
 }
 
-fn filter(metadata: &[(String, String)]) -> Result<String, Usage> {
-    let mut pairs = Vec::with_capacity(metadata.len());
-    for (key, value) in metadata {
+/// Pairs as a query has them.
+pub(super) fn filter(what: &str, wanted: &[(String, String)]) -> Result<String, Usage> {
+    let mut pairs = Vec::with_capacity(wanted.len());
+    for (key, value) in wanted {
         if key.contains(',') || value.contains(',') {
-            return Err(Usage("metadata to match must have no commas".into()));
+            return Err(Usage(format!("{what} to match must have no commas")));
         }
         pairs.push(format!("{key}={value}"));
     }
@@ -137,7 +156,7 @@ fn row(sandbox: &Sandbox) -> Vec<String> {
     vec![
         sandbox.id.clone(),
         template(sandbox).to_owned(),
-        sandbox.state.clone(),
+        sleep::state(sandbox, now),
         output::span(now.since(Timestamp::from_millis(sandbox.created_at))),
         deadline(sandbox, now),
         pairs(&sandbox.metadata),
@@ -155,7 +174,8 @@ fn deadline(sandbox: &Sandbox, now: Timestamp) -> String {
     }
 }
 
-fn pairs(map: &BTreeMap<String, String>) -> String {
+/// `key=value` for people.
+pub(super) fn pairs(map: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
     pairs.join(" ")
 }
@@ -167,6 +187,16 @@ async fn show(id: &str, target: &Target) -> Outcome {
         output::json(&sandbox)?;
         return Ok(0);
     }
+    // One that is awake is asked when it falls asleep; an older server does not know.
+    let why = client.get(&["sandboxes", id, "wakefulness"]);
+    let why: Option<Wakefulness> = client.json(why).await.ok();
+    let now = Timestamp::now();
+    let state = match why.and_then(|why| why.next) {
+        Some(next) if sandbox.next.is_none() => {
+            format!("{}, {}", sandbox.state, sleep::countdown(&next, now))
+        }
+        _ => sleep::state(&sandbox, now),
+    };
     let resources = &sandbox.resources;
     let out = match sandbox.network.internet {
         true => "allowed",
@@ -178,12 +208,13 @@ async fn show(id: &str, target: &Target) -> Outcome {
             "template",
             format!("{} (build {})", template(&sandbox), sandbox.build_id),
         ),
-        ("state", sandbox.state.clone()),
+        ("state", state),
+        ("sleeps", sleep::describe(&sandbox)),
         (
             "created",
             Timestamp::from_millis(sandbox.created_at).to_rfc3339(),
         ),
-        ("ends in", deadline(&sandbox, Timestamp::now())),
+        ("ends in", deadline(&sandbox, now)),
         ("vCPUs", resources.cpu_count.to_string()),
         ("memory", output::bytes(resources.memory_bytes)),
         ("disk", output::bytes(resources.disk_bytes)),
@@ -270,7 +301,7 @@ mod tests {
     #[test]
     fn a_filter_that_cannot_be_said_is_refused() {
         let pair = |v: &str| vec![("k".to_owned(), v.to_owned())];
-        assert_eq!(filter(&pair("v")).expect("fine"), "k=v");
-        assert!(filter(&pair("v,w")).is_err());
+        assert_eq!(filter("metadata", &pair("v")).expect("fine"), "k=v");
+        assert!(filter("metadata", &pair("v,w")).is_err());
     }
 }

@@ -31,8 +31,9 @@ pub(super) async fn run(command: TemplateCommand) -> Outcome {
         TemplateCommand::Security {
             name,
             allow,
+            runtime,
             target,
-        } => security::run(&name, &allow, &target).await,
+        } => security::run(&name, &allow, runtime, &target).await,
         TemplateCommand::Build(args) => build::run(args).await,
         TemplateCommand::Import {
             name,

@@ -189,6 +189,17 @@ impl Resolved {
             .ok_or_else(|| self.bad(key, "want a number with a unit: 500ms, 10s, 5m, 12h, 30d"))
     }
 
+    /// A time on a rung of sleep; `None` is never.
+    pub(super) fn rung(&self, key: &'static str) -> Result<Option<Duration>, ConfigError> {
+        match self.text(key).trim() {
+            "never" => Ok(None),
+            text => match parse_duration(text) {
+                Some(time) if time >= Duration::from_secs(1) => Ok(Some(time)),
+                _ => Err(self.bad(key, "want `never` or a time of at least 1s: 10m, 12h, 30d")),
+            },
+        }
+    }
+
     pub(super) fn optional_bytes(&self, key: &'static str) -> Result<Option<u64>, ConfigError> {
         match self.optional(key) {
             None => Ok(None),

@@ -108,6 +108,36 @@ pub const SETTINGS: &[Setting] = &[
         "How long open requests may finish after SIGTERM. Sandboxes keep running.",
     ),
     setting(
+        "sleep.pause_after",
+        "WOODFROG_SLEEP_PAUSE_AFTER",
+        "10m",
+        "How long a sandbox may be without activity until it is paused; `never` is possible. Requests may say otherwise for their sandbox, as for the four settings below.",
+    ),
+    setting(
+        "sleep.hibernate_after",
+        "WOODFROG_SLEEP_HIBERNATE_AFTER",
+        "never",
+        "How long a sandbox is paused until it is hibernated: until then it keeps its memory.",
+    ),
+    setting(
+        "sleep.archive_after",
+        "WOODFROG_SLEEP_ARCHIVE_AFTER",
+        "never",
+        "How long a sandbox is hibernated until its snapshot moves to the archive.",
+    ),
+    setting(
+        "sleep.delete_after",
+        "WOODFROG_SLEEP_DELETE_AFTER",
+        "30d",
+        "How long a sandbox is hibernated until it is deleted.",
+    ),
+    setting(
+        "sleep.fallback",
+        "WOODFROG_SLEEP_FALLBACK",
+        "stay_paused",
+        "What becomes of a sandbox whose memory cannot be saved when it is to hibernate by itself: `stay_paused`, or `filesystem` (its files are kept, its processes end).",
+    ),
+    setting(
         "network.cidr",
         "WOODFROG_NETWORK_CIDR",
         "",
@@ -142,6 +172,12 @@ pub const SETTINGS: &[Setting] = &[
         "WOODFROG_CGROUP_FAVOR_MOVES",
         "true",
         "On cgroup v1 machines, mount the cgroup tree with `favordynmods`: creates save 4 to 24 ms, forks on the whole machine cost slightly more.",
+    ),
+    setting(
+        "gvisor_memory_snapshots",
+        "WOODFROG_GVISOR_MEMORY_SNAPSHOTS",
+        "false",
+        "Experimental: save the memory of sandboxes that run on gVisor. Now and then one does not answer after its restore.",
     ),
     setting(
         "launchers",

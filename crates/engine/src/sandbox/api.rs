@@ -1,8 +1,6 @@
 //! What callers with a principal may do with sandboxes. Another workspace's id answers exactly as
 //! an unknown one.
 
-use std::sync::Arc;
-
 use woodfrog_core::{egress, token, validate};
 use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::key::{Principal, Scope};
@@ -16,7 +14,7 @@ use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
 use crate::engine::Engine;
 use crate::fault;
 use crate::request::DeadlineChange;
-use crate::sandbox::live::{Command, Live};
+use crate::sandbox::live::Command;
 use crate::sandbox::owner;
 use crate::view::SandboxView;
 
@@ -35,7 +33,7 @@ impl Engine {
         principal: &Principal,
         id: &SandboxId,
     ) -> Result<SandboxView, Fault> {
-        Ok(self.view(&self.find(principal, id)?.record()))
+        Ok(self.view(&*self.record(principal, id).await?))
     }
 
     /// The workspace's sandboxes that match, by start time.
@@ -64,8 +62,8 @@ impl Engine {
     /// Ends a sandbox; all of it is gone when this returns.
     pub async fn sandbox_delete(&self, principal: &Principal, id: &SandboxId) -> Result<(), Fault> {
         self.inner.accepting()?;
-        let live = self.find(principal, id)?;
-        live.ask(|reply| Command::Delete { reply }).await
+        self.ask(principal, id, |reply| Command::Delete { reply })
+            .await
     }
 
     /// Moves a sandbox's deadline.
@@ -82,9 +80,8 @@ impl Engine {
             }
             DeadlineChange::Never => {}
         }
-        let live = self.find(principal, id)?;
-        let record = live
-            .ask(|reply| Command::Deadline { change, reply })
+        let record = self
+            .ask(principal, id, |reply| Command::Deadline { change, reply })
             .await?;
         Ok(self.view(&record))
     }
@@ -98,12 +95,15 @@ impl Engine {
     ) -> Result<(), Fault> {
         self.inner.accepting()?;
         egress::validate(&network)?;
-        let live = self.find(principal, id)?;
-        let network = Box::new(network);
-        live.ask(|reply| Command::Network { network, reply }).await
+        self.ask(principal, id, |reply| Command::Network {
+            network: Box::new(network.clone()),
+            reply,
+        })
+        .await
     }
 
-    /// Samples of a running sandbox between two times (both included), oldest first.
+    /// Samples of a sandbox between two times (both included), oldest first; none of one that
+    /// sleeps on disk.
     pub async fn sandbox_metrics(
         &self,
         principal: &Principal,
@@ -111,7 +111,10 @@ impl Engine {
         from: Option<Timestamp>,
         to: Option<Timestamp>,
     ) -> Result<Vec<MetricSample>, Fault> {
-        let live = self.find(principal, id)?;
+        self.record(principal, id).await?;
+        let Some(live) = self.inner.registry.get(id) else {
+            return Ok(Vec::new());
+        };
         let wanted = |sample: &&MetricSample| {
             from.is_none_or(|from| sample.at >= from) && to.is_none_or(|to| sample.at <= to)
         };
@@ -132,7 +135,10 @@ impl Engine {
             ));
         }
         let latest = |id: &SandboxId| {
-            let live = self.find(principal, id).ok()?;
+            let live = self.inner.registry.get(id)?;
+            if live.is_ending() || !may_see(principal, &live.record().workspace) {
+                return None;
+            }
             let sample = live.with_samples(|samples| samples.back().copied())?;
             Some((id.clone(), sample))
         };
@@ -147,18 +153,10 @@ impl Engine {
         after: u64,
         limit: usize,
     ) -> Result<Vec<SandboxEvent>, Fault> {
-        self.find(principal, id)?;
+        self.record(principal, id).await?;
         let limit = limit.min(EVENTS_MAX);
         let events = self.inner.store.event_list(id, after, limit).await;
         events.map_err(fault::store)
-    }
-
-    fn find(&self, principal: &Principal, id: &SandboxId) -> Result<Arc<Live>, Fault> {
-        self.inner
-            .registry
-            .get(id)
-            .filter(|live| !live.is_ending() && may_see(principal, &live.record().workspace))
-            .ok_or_else(|| Fault::sandbox_not_found(id.as_str()))
     }
 
     pub(crate) fn view(&self, sandbox: &Sandbox) -> SandboxView {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
-use woodfrog_core::{egress, lifecycle, validate};
+use woodfrog_core::{egress, lifecycle, sleep, validate};
 use woodfrog_sandbox::Capability;
 use woodfrog_store::{IdempotencyEntry, IdempotencyOutcome};
 use woodfrog_types::key::Principal;
@@ -14,10 +14,12 @@ use woodfrog_types::{Code, Fault, SandboxId, Timestamp};
 
 use crate::engine::Engine;
 use crate::fault;
+use crate::inner::Inner;
 use crate::request::CreateSandbox;
+use crate::sandbox::copies::From;
 use crate::sandbox::launch::Boot;
 use crate::sandbox::live::Live;
-use crate::sandbox::owner;
+use crate::sandbox::{owner, place};
 use crate::view::SandboxView;
 
 /// How long an idempotency key is remembered.
@@ -62,16 +64,10 @@ impl Engine {
                 "You cannot create a non-public sandbox without secure access enabled",
             ));
         }
-        let OnTimeout::Pause { .. } = request.on_timeout else {
-            return Ok(());
-        };
-        match capabilities.why_missing(Capability::Pause) {
-            Some(why) => Err(unsupported("pausing at the timeout", why).with_field("on_timeout")),
-            // The driver could; the lifecycle cannot yet.
-            None => {
-                Err(unsupported("pausing at the timeout", "use `kill`").with_field("on_timeout"))
-            }
+        if let Some(policy) = &request.sleep {
+            sleep::validate(policy, false)?;
         }
+        check_on_timeout(&self.inner, request.on_timeout)
     }
 
     async fn make(
@@ -79,17 +75,25 @@ impl Engine {
         principal: &Principal,
         request: CreateSandbox,
     ) -> Result<SandboxView, Fault> {
+        let source = self.source(principal, &request).await?;
+        self.make_from(principal, request, source).await
+    }
+
+    /// As [`Self::make`], from what its template's name stands for.
+    pub(super) async fn make_from(
+        &self,
+        principal: &Principal,
+        request: CreateSandbox,
+        source: From,
+    ) -> Result<SandboxView, Fault> {
         let inner = &self.inner;
-        let source = self.template_source(principal, &request.template).await?;
-        let place = inner
-            .registry
-            .reserve(&principal.workspace, inner.options.caps)?;
+        let place = place::take(inner, &principal.workspace).await?;
         let now = Timestamp::now();
         let record = Sandbox {
             id: SandboxId::generate(),
             workspace: principal.workspace.clone(),
-            template: source.template.id,
-            template_alias: Some(source.template.name),
+            template: source.template,
+            template_alias: source.template_alias,
             build: source.build,
             state: SandboxState::Creating,
             generation: 1,
@@ -99,16 +103,20 @@ impl Engine {
             timeout: request.timeout,
             on_timeout: request.on_timeout,
             auto_resume: request.auto_resume,
-            resources: request.resources.unwrap_or(source.template.resources),
-            env: request.env,
+            sleep: request.sleep.unwrap_or(inner.options.sleep),
+            sleep_due: None,
+            last_snapshot: None,
+            resources: request.resources.unwrap_or(source.resources),
+            env: source.env.into_iter().chain(request.env).collect(),
             metadata: request.metadata,
             network: request.network,
             secure: request.secure,
         };
-        let live = Live::new(record, Some(place));
+        let live = Live::new(&self.inner.registry.gates, record, Some(place));
         let (reply, answer) = oneshot::channel();
         let boot = Boot {
             image: source.image,
+            origin: source.origin,
             idempotency_key: request.idempotency_key,
             reply,
         };
@@ -177,11 +185,21 @@ impl Engine {
             };
         };
         let id: SandboxId = result.parse().map_err(Fault::internal)?;
-        if let Some(live) = self.inner.registry.get(&id) {
-            let record = live.record();
+        let live = self.inner.registry.get(&id).map(|live| live.record());
+        let record = match live {
+            Some(record) => Some(record),
+            None => self.record_of(&id).await?,
+        };
+        if let Some(record) = record {
             return match record.state {
                 SandboxState::Creating => Err(in_progress()),
-                SandboxState::Running { .. } => Ok(Some(self.view(&record))),
+                SandboxState::Running { .. }
+                | SandboxState::Paused { .. }
+                | SandboxState::Hibernating { .. }
+                | SandboxState::Hibernated { .. }
+                | SandboxState::Waking { .. }
+                | SandboxState::Archiving { .. }
+                | SandboxState::Archived { .. } => Ok(Some(self.view(&record))),
                 SandboxState::Deleting { .. } => Err(ended(&id)),
             };
         }
@@ -196,6 +214,19 @@ impl Engine {
             Some(first) if first.kind == "sandbox.created" => Err(ended(&id)),
             Some(_) | None => Ok(None),
         }
+    }
+}
+
+/// Refuses a timeout that could not be honoured.
+pub(super) fn check_on_timeout(inner: &Inner, on_timeout: OnTimeout) -> Result<(), Fault> {
+    let needed = match on_timeout {
+        OnTimeout::Kill => return Ok(()),
+        OnTimeout::Pause { memory: true } => Capability::Checkpoint,
+        OnTimeout::Pause { memory: false } => Capability::FilesystemSnapshot,
+    };
+    match inner.driver.capabilities().why_missing(needed) {
+        Some(why) => Err(unsupported("pausing at the timeout", why).with_field("on_timeout")),
+        None => Ok(()),
     }
 }
 

@@ -1,14 +1,17 @@
-//! Deadlines: one task that sleeps until the earliest one, from the store's index.
+//! Deadlines and the next rungs of sleep: one task that sleeps until the earliest one, from the
+//! store's index.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use woodfrog_types::Timestamp;
+use woodfrog_types::sandbox::SandboxState;
+use woodfrog_types::{SandboxId, Timestamp};
 
 use crate::inner::Inner;
-use crate::sandbox::live::Command;
+use crate::sandbox::live::{Command, Live};
+use crate::sandbox::owner;
 
 /// The longest sleep: bounds what a jump of the wall clock can delay.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -51,7 +54,7 @@ impl Alarm {
     }
 }
 
-/// Ends sandboxes whose deadline has passed, until the server stops.
+/// Sees to sandboxes that are due, until the server stops.
 pub(crate) async fn watch(inner: Arc<Inner>) {
     let work = async {
         loop {
@@ -74,8 +77,8 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
     }
 }
 
-/// Tells the owners of expired sandboxes; returns how many, and the earliest deadline.
-async fn end_due(inner: &Inner) -> woodfrog_store::Result<(usize, Option<Timestamp>)> {
+/// Tells the owners of sandboxes that are due; returns how many, and when the next one is.
+async fn end_due(inner: &Arc<Inner>) -> woodfrog_store::Result<(usize, Option<Timestamp>)> {
     let now = Timestamp::now();
     let next = inner.store.sandbox_next_deadline().await?;
     if next.is_none_or(|next| next > now) {
@@ -85,9 +88,32 @@ async fn end_due(inner: &Inner) -> woodfrog_store::Result<(usize, Option<Timesta
     for id in &due {
         match inner.registry.get(id) {
             Some(live) => live.tell(Command::Due),
-            // Said loudly when the server started.
-            None => tracing::debug!(sandbox = %id, "expired, but it has no owner"),
+            None => sleeping(inner, id).await?,
         }
     }
     Ok((due.len(), next))
+}
+
+/// One that sleeps on disk gets an owner for this.
+async fn sleeping(inner: &Arc<Inner>, id: &SandboxId) -> woodfrog_store::Result<()> {
+    let Some(record) = inner.store.sandbox_fetch(id).await? else {
+        return Ok(());
+    };
+    match record.state {
+        SandboxState::Hibernated { .. } | SandboxState::Archived { .. } => {
+            let live = owner::spawn(inner, Live::new(&inner.registry.gates, record, None), None);
+            live.tell(Command::Due);
+        }
+        // Those have owners; without one, that was said loudly when the server started.
+        SandboxState::Creating
+        | SandboxState::Running { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Deleting { .. } => {
+            tracing::debug!(sandbox = %id, "due, but it has no owner");
+        }
+    }
+    Ok(())
 }

@@ -4,18 +4,51 @@ use tokio::sync::oneshot;
 use woodfrog_sandbox::{Egress, LaunchSpec};
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::Sandbox;
-use woodfrog_types::template::BuiltImage;
-use woodfrog_types::{Fault, SandboxId};
+use woodfrog_types::snapshot::SnapshotContent;
+use woodfrog_types::template::{BuildState, BuiltImage};
+use woodfrog_types::{Fault, SandboxId, SnapshotId};
 
 use crate::fault;
 use crate::images::ImageError;
 use crate::inner::Inner;
+use crate::sandbox::shelf::Pin;
 
 /// A sandbox to be brought up by its owner.
 pub(crate) struct Boot {
     pub(crate) image: BuiltImage,
+    pub(crate) origin: Origin,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) reply: oneshot::Sender<Result<(), Fault>>,
+}
+
+/// What a new sandbox begins with.
+pub(crate) enum Origin {
+    /// Its template's layers.
+    Layers,
+    /// What another sandbox was at one moment.
+    Snapshot {
+        snapshot: SnapshotId,
+        content: SnapshotContent,
+        /// It is its own template's: if nothing can be made from it, its layers are used.
+        warm: bool,
+        /// Keeps the snapshot until the sandbox is there.
+        _pin: Pin,
+    },
+}
+
+/// The image that a sandbox was made from; `None` if its build is gone.
+pub(crate) async fn image(inner: &Inner, sandbox: &Sandbox) -> Option<BuiltImage> {
+    match inner.store.build_fetch(&sandbox.build).await {
+        Ok(Some(build)) => match build.state {
+            BuildState::Ready(image) => Some(image),
+            BuildState::Waiting | BuildState::Building | BuildState::Failed { .. } => None,
+        },
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(build = %sandbox.build, %error, "a build cannot be read");
+            None
+        }
+    }
 }
 
 /// The driver's view of network rules.

@@ -1,39 +1,96 @@
 //! A sandbox that has an owner: what others may read of it without asking the owner.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use woodfrog_core::sleep::{Rearm, Waker};
 use woodfrog_types::metric::MetricSample;
 use woodfrog_types::network::NetworkSpec;
-use woodfrog_types::sandbox::{Sandbox, SandboxState};
-use woodfrog_types::{Fault, SandboxId};
+use woodfrog_types::sandbox::{OnTimeout, Sandbox, SandboxState};
+use woodfrog_types::sleep::SleepPolicy;
+use woodfrog_types::snapshot::{Snapshot, SnapshotContent};
+use woodfrog_types::{Code, Fault, SandboxId, Timestamp};
 
 use crate::access::SandboxAccess;
 use crate::inner::Place;
-use crate::request::DeadlineChange;
+use crate::request::{DeadlineChange, HibernateRequest};
+use crate::sandbox::gate::{Gate, Gates};
 use crate::sandbox::metrics::Baseline;
 
 /// Requests that may wait for one owner; more wait at the sender's side.
 const INBOX: usize = 64;
 
+/// How a sandbox is to be woken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WakeOrder {
+    pub(crate) waker: Waker,
+    /// When it was asked for: who asked before an attempt failed is told of that failure.
+    pub(crate) asked: Instant,
+    pub(crate) content: SnapshotContent,
+    pub(crate) rearm: Rearm,
+    pub(crate) on_timeout: Option<OnTimeout>,
+}
+
+impl WakeOrder {
+    /// By somebody who uses the sandbox.
+    pub(crate) fn access() -> Self {
+        Self {
+            waker: Waker::Access,
+            asked: Instant::now(),
+            content: SnapshotContent::Memory,
+            rearm: Rearm::Own,
+            on_timeout: None,
+        }
+    }
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Fault>>;
+
 /// What is asked of an owner.
 pub(crate) enum Command {
     Delete {
-        reply: oneshot::Sender<Result<(), Fault>>,
+        reply: Reply<()>,
     },
     Deadline {
         change: DeadlineChange,
-        reply: oneshot::Sender<Result<Arc<Sandbox>, Fault>>,
+        reply: Reply<Arc<Sandbox>>,
     },
     Network {
         network: Box<NetworkSpec>,
-        reply: oneshot::Sender<Result<(), Fault>>,
+        reply: Reply<()>,
     },
-    /// The clock says that its deadline may have passed.
+    SleepPolicy {
+        policy: SleepPolicy,
+        reply: Reply<Arc<Sandbox>>,
+    },
+    Pause {
+        reply: Reply<Arc<Sandbox>>,
+    },
+    /// The answer says whether it was asleep on disk before.
+    Hibernate {
+        request: HibernateRequest,
+        reply: Reply<(Arc<Sandbox>, bool)>,
+    },
+    /// The answer says whether it was asleep before.
+    Wake {
+        order: WakeOrder,
+        reply: Reply<bool>,
+    },
+    /// The snapshot as it is to be recorded; its parent is filled in.
+    Checkpoint {
+        snapshot: Box<Snapshot>,
+        reply: Reply<Snapshot>,
+    },
+    /// It gives its place to another one, if nothing uses it. The answer says whether it did.
+    Evict {
+        reply: Reply<bool>,
+    },
+    /// The clock says that its deadline or its next rung may have come.
     Due,
+    /// What its idleness depends on has changed.
+    Rethink,
 }
 
 pub(crate) struct Live {
@@ -43,28 +100,32 @@ pub(crate) struct Live {
     pub(crate) receiver: tokio::sync::Mutex<mpsc::Receiver<Command>>,
     record: RwLock<Arc<Sandbox>>,
     access: RwLock<Option<Arc<SandboxAccess>>>,
-    /// Cancelled when it is withdrawn: what streams from it stops.
-    pub(crate) ended: CancellationToken,
-    activity: AtomicU64,
+    pub(crate) gate: Arc<Gate>,
+    /// Names that keep it awake, and until when.
+    holds: Mutex<BTreeMap<String, Option<Timestamp>>>,
     samples: Mutex<VecDeque<MetricSample>>,
     pub(crate) baseline: Mutex<Baseline>,
-    _place: Option<Place>,
+    /// Held while it is in memory.
+    place: Mutex<Option<Place>>,
+    /// The last wake that failed.
+    failure: Mutex<Option<(Instant, Code, String)>>,
 }
 
 impl Live {
-    pub(crate) fn new(record: Sandbox, place: Option<Place>) -> Arc<Self> {
+    pub(crate) fn new(gates: &Gates, record: Sandbox, place: Option<Place>) -> Arc<Self> {
         let (inbox, receiver) = mpsc::channel(INBOX);
         Arc::new(Self {
             id: record.id.clone(),
             inbox,
             receiver: tokio::sync::Mutex::new(receiver),
             baseline: Mutex::new(Baseline::since(record.started_at)),
+            gate: gates.of(&record.id),
             record: RwLock::new(Arc::new(record)),
             access: RwLock::new(None),
-            ended: CancellationToken::new(),
-            activity: AtomicU64::new(0),
+            holds: Mutex::default(),
             samples: Mutex::new(VecDeque::new()),
-            _place: place,
+            place: Mutex::new(place),
+            failure: Mutex::default(),
         })
     }
 
@@ -92,30 +153,42 @@ impl Live {
         matches!(self.record().state, SandboxState::Deleting { .. })
     }
 
-    /// How to get in; `None` unless it is running.
+    /// How to get in; `None` unless it is in memory and was up once.
     pub(crate) fn access(&self) -> Option<Arc<SandboxAccess>> {
         let access = self.access.read().unwrap_or_else(PoisonError::into_inner);
         access.clone()
     }
 
-    pub(crate) fn publish(&self, access: SandboxAccess) {
+    /// Says how to get in; the gate decides who may.
+    pub(crate) fn set_access(&self, access: SandboxAccess) {
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(access));
     }
 
-    pub(crate) fn withdraw(&self) {
+    /// Lets nobody in until it is back; streams may be parked.
+    pub(crate) fn shut(&self) {
+        self.gate.close();
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.ended.cancel();
     }
 
-    /// Asks the owner and waits for its answer. A sandbox whose owner is gone is gone.
+    /// Lets nobody in any more; what streams from it stops.
+    pub(crate) fn withdraw(&self) {
+        self.shut();
+        self.gate.end();
+    }
+
+    /// Asks the owner and waits for its answer; `None` if there is no owner any more: the sandbox
+    /// is gone, or sleeps.
     pub(crate) async fn ask<T>(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Command,
-    ) -> Result<T, Fault> {
-        let gone = || Fault::sandbox_not_found(self.id.as_str());
+        make: impl FnOnce(Reply<T>) -> Command,
+    ) -> Option<Result<T, Fault>> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(make(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        self.inbox.send(make(reply)).await.ok()?;
+        match answer.await {
+            Ok(answer) => Some(answer),
+            Err(_) if self.inbox.is_closed() => None,
+            Err(_) => Some(Err(Fault::internal("the owner of a sandbox failed"))),
+        }
     }
 
     /// Tells the owner, unless its inbox is full.
@@ -125,9 +198,45 @@ impl Live {
         }
     }
 
-    /// Counts an operation from outside.
-    pub(crate) fn touch(&self) {
-        self.activity.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn set_place(&self, place: Option<Place>) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    pub(crate) fn has_place(&self) -> bool {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.is_some()
+    }
+
+    /// Remembers that a wake failed just now.
+    pub(crate) fn set_failure(&self, fault: &Fault) {
+        let failure = (Instant::now(), fault.code, fault.message.clone());
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// Why a wake failed that began after `asked`.
+    pub(crate) fn failure_since(&self, asked: Instant) -> Option<Fault> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, code, message) = failure.as_ref()?;
+        (*at > asked).then(|| Fault::new(*code, message.clone()))
+    }
+
+    /// The holds that count at `now`; those that are over are forgotten.
+    pub(crate) fn with_holds<T>(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&mut BTreeMap<String, Option<Timestamp>>) -> T,
+    ) -> T {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.retain(|_, until| until.is_none_or(|until| until > now));
+        change(&mut holds)
+    }
+
+    /// The end of the hold that ends last; `None` without one, `Some(None)` where one has no end.
+    pub(crate) fn held(&self, now: Timestamp) -> Option<Option<Timestamp>> {
+        self.with_holds(now, |holds| {
+            let ends = holds.values().copied();
+            ends.reduce(|one, other| Some(one?.max(other?)))
+        })
     }
 
     pub(crate) fn push_sample(&self, sample: MetricSample, keep: usize) {

@@ -60,7 +60,7 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
             _ = ticks.tick() => {}
         }
         let all = inner.registry.all();
-        futures_util::stream::iter(all.iter().filter(|live| live.access().is_some()))
+        futures_util::stream::iter(all.iter().filter(|live| live.gate.is_open()))
             .for_each_concurrent(AT_ONCE, |live| sample(&inner, live))
             .await;
     }
@@ -91,5 +91,8 @@ pub(crate) async fn sample(inner: &Inner, live: &Live) {
         disk_used: usage.disk_bytes.unwrap_or(0),
         disk_total: resources.disk_bytes,
     };
+    if cpu_used_pct > inner.options.active_cpu_pct && live.gate.is_open() {
+        live.gate.touch();
+    }
     live.push_sample(sample, inner.options.metric_samples);
 }

@@ -1,10 +1,12 @@
 //! The owner of one sandbox: the only task that changes it.
 //!
 //! The owner commits what it is about to do, then does it. If it panics, the next one reads the
-//! record and goes on from there, as after a restart of the server.
+//! record and goes on from there, as after a restart of the server. A sandbox that sleeps on disk
+//! has no owner: whoever wants something of it gives it one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use woodfrog_core::lifecycle::{self, Effect, Event, LogEntry, Next};
@@ -13,31 +15,48 @@ use woodfrog_sandbox::DriverError;
 use woodfrog_store::NewEvent;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{EndReason, Sandbox, SandboxState};
-use woodfrog_types::template::{BuildState, BuiltImage};
+use woodfrog_types::template::BuiltImage;
 use woodfrog_types::{Fault, Timestamp};
 
-use crate::access::SandboxAccess;
+use crate::access::{Reach, SandboxAccess};
 use crate::inner::Inner;
 use crate::request::DeadlineChange;
 use crate::sandbox::launch::{self, Boot};
 use crate::sandbox::live::{Command, Live};
-use crate::{fault, guest, tasks};
+use crate::sandbox::shelf;
+use crate::{fault, tasks};
+
+mod boot;
+mod checkpoint;
+mod idle;
+mod settle;
+mod sleep;
+mod wake;
+
+pub(crate) use wake::asleep;
 
 /// Between attempts to remove what could not be removed.
 const REMOVE_RETRY: Duration = Duration::from_secs(30);
+/// How long the owner of a sandbox that sleeps on disk stays, once nobody wants anything.
+const LINGER: Duration = Duration::from_millis(100);
 
-/// Gives a sandbox its owner.
-pub(crate) fn spawn(inner: &Arc<Inner>, live: Arc<Live>, boot: Option<Boot>) {
-    inner.registry.insert(Arc::clone(&live));
+/// Gives a sandbox its owner, unless it has one; returns the sandbox as it is there.
+pub(crate) fn spawn(inner: &Arc<Inner>, live: Arc<Live>, boot: Option<Boot>) -> Arc<Live> {
+    let (live, fresh) = inner.registry.insert(live);
+    if !fresh {
+        return live;
+    }
     let shared = Arc::clone(inner);
+    let owned = Arc::clone(&live);
     let mut boot = boot;
     tasks::supervise(&inner.tasks, "sandbox owner", move || {
         let owner = Owner {
             inner: Arc::clone(&shared),
-            live: Arc::clone(&live),
+            live: Arc::clone(&owned),
         };
         owner.run(boot.take())
     });
+    live
 }
 
 /// Lines of the lifecycle as the store takes them.
@@ -53,10 +72,16 @@ pub(crate) fn events(log: Vec<LogEntry>, at: Timestamp) -> Vec<NewEvent> {
         .collect()
 }
 
-/// Whether the sandbox still exists after a step.
+/// What a step of an owner left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
+    /// The sandbox exists, and so does its owner.
     Exists,
+    /// It sleeps on disk and needs no owner.
+    Left,
+    /// It exists, but the server stops.
+    Stopped,
+    /// It does not exist any more.
     Gone,
 }
 
@@ -68,137 +93,33 @@ struct Owner {
 impl Owner {
     async fn run(self, boot: Option<Boot>) {
         let mut inbox = self.live.receiver.lock().await;
-        let after = match boot {
+        let mut after = match boot {
             Some(boot) => self.boot(boot).await,
             None => self.resume().await,
         };
-        let after = match after {
-            After::Exists => self.serve(&mut inbox).await,
-            After::Gone => After::Gone,
-        };
+        while after == After::Exists {
+            after = match self.live.record().state {
+                SandboxState::Running { .. } | SandboxState::Paused { .. } => {
+                    self.serve(&mut inbox).await
+                }
+                SandboxState::Hibernated { .. } | SandboxState::Archived { .. } => {
+                    self.serve_asleep(&mut inbox).await
+                }
+                SandboxState::Hibernating { .. }
+                | SandboxState::Waking { .. }
+                | SandboxState::Archiving { .. } => self.settle().await,
+                SandboxState::Creating | SandboxState::Deleting { .. } => self.remove().await,
+            };
+        }
         if after == After::Gone {
             self.live.withdraw();
-            self.inner.registry.remove(&self.live.id);
-            // Whoever still waits is told that it is gone.
-            inbox.close();
-            while inbox.try_recv().is_ok() {}
         }
-    }
-
-    /// Brings a new sandbox up and tells the caller how that went.
-    async fn boot(&self, boot: Boot) -> After {
-        let result = self.bring_up(&boot).await;
-        let after = match &result {
-            Ok(()) => After::Exists,
-            Err(fault) => {
-                tracing::warn!(sandbox = %self.live.id, error = fault as &dyn std::error::Error, "create failed");
-                self.undo(&boot).await;
-                After::Gone
-            }
-        };
-        if after == After::Gone {
-            self.inner.registry.remove(&self.live.id);
+        if after != After::Stopped {
+            self.inner.registry.remove(&self.live);
         }
-        // A caller that went away leaves the sandbox to its deadline.
-        let _ = boot.reply.send(result.map_err(fault::create));
-        after
-    }
-
-    async fn bring_up(&self, boot: &Boot) -> Result<(), Fault> {
-        let inner = &self.inner;
-        let record = self.live.record();
-        let spec = launch::spec(inner, &record, &boot.image)?;
-        // The intent is durable before anything of the sandbox exists.
-        let begun = Instant::now();
-        let stored = inner.store.sandbox_insert(&record, Vec::new()).await;
-        stored.map_err(fault::store)?;
-        let recorded = begun.elapsed();
-        let launch = async { inner.driver.launch(spec).await.map_err(fault::driver) };
-        let (launched, ()) = tokio::try_join!(launch, self.mark_idempotency(boot))?;
-        let running_after = begun.elapsed();
-        let now = Timestamp::now();
-        let ready = Event::Ready {
-            instance: launched.instance,
-        };
-        let step = lifecycle::step(&record, ready, now)?;
-        let Next::Store(running) = step.next else {
-            return Err(Fault::internal("a ready sandbox was not stored"));
-        };
-        let log = events(step.log, now);
-        let commit = async {
-            let stored = inner.store.sandbox_update(&running, log).await;
-            stored.map_err(fault::store)?;
-            Ok::<_, Fault>(begun.elapsed())
-        };
-        let configure = async {
-            guest::configure(inner, &running, &boot.image).await?;
-            Ok::<_, Fault>(begun.elapsed())
-        };
-        if boot.image.start_cmd.is_none() && boot.image.ready_cmd.is_none() {
-            // If we die in between, adoption repeats the configuring.
-            let (configured_after, committed_after) = tokio::try_join!(configure, commit)?;
-            tracing::debug!(
-                sandbox = %running.id, ?recorded, ?running_after, ?configured_after,
-                ?committed_after, driver = ?launched.timings, "created"
-            );
-        } else {
-            configure.await?;
-            guest::start_services(inner, &running.id, &boot.image).await?;
-            commit.await?;
-        }
-        self.live.set_record(*running);
-        self.publish(&boot.image);
-        self.effects(&step.effects).await;
-        Ok(())
-    }
-
-    /// Ties the idempotency key to this sandbox before it runs, so that no crash can leave a
-    /// running sandbox that a retry would make again.
-    async fn mark_idempotency(&self, boot: &Boot) -> Result<(), Fault> {
-        let Some(key) = &boot.idempotency_key else {
-            return Ok(());
-        };
-        let outcome = woodfrog_store::IdempotencyOutcome::Done {
-            result: self.live.id.to_string(),
-        };
-        let workspace = &self.live.record().workspace;
-        let marked = self
-            .inner
-            .store
-            .idempotency_finish(workspace, key, outcome)
-            .await;
-        marked.map_err(fault::store)
-    }
-
-    /// Leaves nothing of a sandbox that did not come up. What cannot be removed stays recorded as
-    /// intended, and the next start of the server removes it.
-    async fn undo(&self, boot: &Boot) {
-        let record = self.live.record();
-        let now = Timestamp::now();
-        if let Err(fault) = launch::destroy(&self.inner, &record.id).await {
-            tracing::error!(sandbox = %record.id, error = &fault as &dyn std::error::Error, "a failed sandbox could not be removed");
-            return;
-        }
-        let log = lifecycle::step(&record, Event::Destroyed, now)
-            .map_or_else(|_| Vec::new(), |step| step.log);
-        if let Err(error) = self
-            .inner
-            .store
-            .sandbox_remove(&record.id, events(log, now))
-            .await
-        {
-            tracing::error!(sandbox = %record.id, %error, "the record of a failed sandbox could not be removed");
-        }
-        if let Some(key) = &boot.idempotency_key {
-            let freed = woodfrog_store::IdempotencyOutcome::Freed;
-            let finish = self
-                .inner
-                .store
-                .idempotency_finish(&record.workspace, key, freed);
-            if let Err(error) = finish.await {
-                tracing::warn!(sandbox = %record.id, %error, "an idempotency key could not be freed");
-            }
-        }
+        // Whoever still waits looks again, and finds what is there now.
+        inbox.close();
+        while inbox.try_recv().is_ok() {}
     }
 
     /// Goes on with a sandbox that an earlier owner or server left.
@@ -213,45 +134,81 @@ impl Owner {
         };
         self.live.set_record(stored.clone());
         match stored.state {
-            SandboxState::Running { .. } => {
-                let image = self.image(&stored).await;
-                self.publish(&image);
-                if let Err(fault) = guest::configure(&self.inner, &stored, &image).await {
-                    tracing::warn!(sandbox = %stored.id, error = &fault as &dyn std::error::Error, "the guest of an adopted sandbox does not answer");
-                }
-                self.inner.alarm.set(stored.deadline);
-                After::Exists
+            SandboxState::Running { .. } => self.resume_running(&stored).await,
+            SandboxState::Paused { .. } => {
+                self.freeze().await;
+                self.publish(&self.image(&stored).await);
             }
-            SandboxState::Creating | SandboxState::Deleting { .. } => self.remove().await,
+            SandboxState::Creating
+            | SandboxState::Hibernating { .. }
+            | SandboxState::Hibernated { .. }
+            | SandboxState::Waking { .. }
+            | SandboxState::Archiving { .. }
+            | SandboxState::Archived { .. }
+            | SandboxState::Deleting { .. } => {}
         }
+        self.inner.alarm.set(stored.due());
+        After::Exists
     }
 
-    /// The image that the sandbox was made from; if its build is gone, what every image has.
-    async fn image(&self, sandbox: &Sandbox) -> BuiltImage {
-        if let Ok(Some(build)) = self.inner.store.build_fetch(&sandbox.build).await
-            && let BuildState::Ready(image) = build.state
-        {
-            return image;
-        }
-        crate::template::plain_image()
-    }
-
+    /// A sandbox in memory: until it goes to sleep on disk, ends, or the server stops.
     async fn serve(&self, inbox: &mut mpsc::Receiver<Command>) -> After {
         let exited = self.exited();
         tokio::pin!(exited);
-        crate::sandbox::metrics::sample(&self.inner, &self.live).await;
+        if self.live.gate.is_open() {
+            crate::sandbox::metrics::sample(&self.inner, &self.live).await;
+        }
         loop {
             let after = tokio::select! {
                 biased;
-                () = self.inner.stopping.cancelled() => return After::Exists,
+                () = self.inner.stopping.cancelled() => return After::Stopped,
                 reason = &mut exited => self.end(reason).await,
                 command = inbox.recv() => match command {
                     Some(command) => self.handle(command).await,
-                    None => return After::Exists,
+                    None => return After::Stopped,
                 },
+                () = self.idle() => self.doze().await,
             };
-            if after == After::Gone {
-                return After::Gone;
+            if after != After::Exists {
+                return after;
+            }
+            match self.live.record().state {
+                SandboxState::Running { .. } | SandboxState::Paused { .. } => {}
+                SandboxState::Creating
+                | SandboxState::Hibernating { .. }
+                | SandboxState::Hibernated { .. }
+                | SandboxState::Waking { .. }
+                | SandboxState::Archiving { .. }
+                | SandboxState::Archived { .. }
+                | SandboxState::Deleting { .. } => return After::Exists,
+            }
+        }
+    }
+
+    /// A sandbox on disk: until it is woken or gone, or nobody wants anything of it.
+    async fn serve_asleep(&self, inbox: &mut mpsc::Receiver<Command>) -> After {
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = self.inner.stopping.cancelled() => return After::Stopped,
+                command = tokio::time::timeout(LINGER, inbox.recv()) => command,
+            };
+            let after = match command {
+                Ok(Some(command)) => self.handle(command).await,
+                Ok(None) | Err(_) => return After::Left,
+            };
+            if after != After::Exists {
+                return after;
+            }
+            match self.live.record().state {
+                SandboxState::Hibernated { .. } | SandboxState::Archived { .. } => {}
+                SandboxState::Creating
+                | SandboxState::Running { .. }
+                | SandboxState::Paused { .. }
+                | SandboxState::Hibernating { .. }
+                | SandboxState::Waking { .. }
+                | SandboxState::Archiving { .. }
+                | SandboxState::Deleting { .. } => return After::Exists,
             }
         }
     }
@@ -285,10 +242,37 @@ impl Owner {
                 let result = self.replace_network(*network).await;
                 self.answer(result, reply, |()| ())
             }
-            Command::Due => self.apply(Event::DeadlinePassed).await.unwrap_or_else(|fault| {
-                tracing::warn!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "expiry failed; again soon");
+            Command::SleepPolicy { policy, reply } => {
+                let result = self.apply(Event::SetSleep { policy }).await;
+                self.answer(result, reply, |()| self.live.record())
+            }
+            Command::Pause { reply } => {
+                let result = self.pause_requested().await;
+                self.answer(result, reply, |()| self.live.record())
+            }
+            Command::Hibernate { request, reply } => {
+                let result = self.hibernate_requested(request).await;
+                let _ = reply.send(result.map(|already| (self.live.record(), already)));
+                After::Exists
+            }
+            Command::Wake { order, reply } => {
+                let result = self.wake_for(&order).await;
+                let _ = reply.send(result);
+                After::Exists
+            }
+            Command::Checkpoint { snapshot, reply } => {
+                let _ = reply.send(self.checkpoint(*snapshot).await);
+                After::Exists
+            }
+            Command::Evict { reply } => {
+                let _ = reply.send(Ok(self.evict().await));
+                After::Exists
+            }
+            Command::Due => self.apply(Event::Due).await.unwrap_or_else(|fault| {
+                tracing::warn!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "what was due failed; again soon");
                 After::Exists
             }),
+            Command::Rethink => After::Exists,
         }
     }
 
@@ -301,7 +285,7 @@ impl Owner {
         let after = *result.as_ref().unwrap_or(&After::Exists);
         if after == After::Gone {
             // Before the answer: who deletes and then looks must not find it.
-            self.inner.registry.remove(&self.live.id);
+            self.inner.registry.remove(&self.live);
         }
         let _ = reply.send(result.map(|_| value(())));
         after
@@ -320,9 +304,19 @@ impl Owner {
 
     /// Lets the lifecycle decide, commits its decision, then acts on it.
     async fn apply(&self, event: Event) -> Result<After, Fault> {
+        self.apply_with(event, &BTreeMap::new()).await
+    }
+
+    /// As [`Self::apply`]; the lines of its log get these fields, too.
+    async fn apply_with(
+        &self,
+        event: Event,
+        fields: &BTreeMap<String, String>,
+    ) -> Result<After, Fault> {
         let now = Timestamp::now();
         let record = self.live.record();
-        let step = lifecycle::step(&record, event, now)?;
+        let mut step = lifecycle::step(&record, event, now)?;
+        annotate(&mut step.log, fields);
         match step.next {
             Next::Unchanged => {}
             Next::Store(next) => {
@@ -345,10 +339,14 @@ impl Owner {
         for effect in effects {
             match effect {
                 // Done where the image is known, and where a failure can be undone.
-                Effect::Publish | Effect::ApplyEgress => {}
+                Effect::Publish | Effect::ApplyEgress | Effect::Freeze => {}
                 Effect::Withdraw => self.live.withdraw(),
-                Effect::RearmDeadline => self.inner.alarm.set(self.live.record().deadline),
+                Effect::RearmDeadline => self.inner.alarm.set(self.live.record().due()),
                 Effect::Destroy => return self.remove().await,
+                Effect::Hibernate { content, cause } => {
+                    Box::pin(self.fall_asleep(*content, *cause)).await;
+                }
+                Effect::Archive => Box::pin(self.no_archive()).await,
             }
         }
         After::Exists
@@ -359,7 +357,7 @@ impl Owner {
     async fn remove(&self) -> After {
         loop {
             let record = self.live.record();
-            let removed = match launch::destroy(&self.inner, &record.id).await {
+            let removed = match self.remove_once(&record).await {
                 Ok(()) => Box::pin(self.apply(Event::Destroyed)).await,
                 Err(fault) => Err(fault),
             };
@@ -370,10 +368,15 @@ impl Owner {
                 }
             }
             tokio::select! {
-                () = self.inner.stopping.cancelled() => return After::Exists,
+                () = self.inner.stopping.cancelled() => return After::Stopped,
                 () = tokio::time::sleep(REMOVE_RETRY) => {}
             }
         }
+    }
+
+    async fn remove_once(&self, record: &Sandbox) -> Result<(), Fault> {
+        launch::destroy(&self.inner, &record.id).await?;
+        shelf::remove_slept(&self.inner, record).await
     }
 
     /// Commits new rules and has the driver apply them; if it cannot, the old ones come back.
@@ -381,6 +384,10 @@ impl Owner {
         let old = self.live.record().network.clone();
         let egress = launch::egress(&network);
         self.apply(Event::SetNetwork { network }).await?;
+        if !self.in_memory() {
+            // Its next wake applies them.
+            return Ok(After::Exists);
+        }
         if let Err(error) = self.inner.driver.set_egress(&self.live.id, egress).await {
             self.apply(Event::SetNetwork { network: old }).await?;
             return Err(fault::driver(error));
@@ -388,17 +395,49 @@ impl Owner {
         Ok(After::Exists)
     }
 
+    fn in_memory(&self) -> bool {
+        match self.live.record().state {
+            SandboxState::Running { .. } | SandboxState::Paused { .. } => true,
+            SandboxState::Creating
+            | SandboxState::Hibernating { .. }
+            | SandboxState::Hibernated { .. }
+            | SandboxState::Waking { .. }
+            | SandboxState::Archiving { .. }
+            | SandboxState::Archived { .. }
+            | SandboxState::Deleting { .. } => false,
+        }
+    }
+
+    /// The image that the sandbox was made from; if its build is gone, what every image has.
+    async fn image(&self, sandbox: &Sandbox) -> BuiltImage {
+        launch::image(&self.inner, sandbox)
+            .await
+            .unwrap_or_else(crate::template::plain_image)
+    }
+
+    /// Says how to get in; the gate decides who may.
     fn publish(&self, image: &BuiltImage) {
-        let record = self.live.record();
-        self.live.publish(SandboxAccess {
-            id: record.id.clone(),
-            secure: record.secure,
-            access_token: token::derive(&self.inner.secret, Purpose::Guest, &record.id),
-            traffic_token: traffic_token(&self.inner, &record),
-            network: record.network.clone(),
-            default_user: image.user.clone(),
-            default_workdir: image.workdir.clone(),
-        });
+        let access = access_of(&self.inner, &self.live.record(), image, Reach::Awake);
+        self.live.set_access(access);
+    }
+}
+
+/// How to get into a sandbox.
+pub(crate) fn access_of(
+    inner: &Inner,
+    record: &Sandbox,
+    image: &BuiltImage,
+    reach: Reach,
+) -> SandboxAccess {
+    SandboxAccess {
+        id: record.id.clone(),
+        secure: record.secure,
+        access_token: token::derive(&inner.secret, Purpose::Guest, &record.id),
+        traffic_token: traffic_token(inner, record),
+        network: record.network.clone(),
+        default_user: image.user.clone(),
+        default_workdir: image.workdir.clone(),
+        reach,
     }
 }
 
@@ -408,7 +447,14 @@ pub(crate) fn traffic_token(inner: &Inner, record: &Sandbox) -> Option<String> {
         .then(|| token::derive(&inner.secret, Purpose::Traffic, &record.id))
 }
 
-fn deadline_event(change: DeadlineChange) -> Event {
+/// Adds fields to lines of a log.
+fn annotate(log: &mut [LogEntry], fields: &BTreeMap<String, String>) {
+    for entry in log {
+        entry.fields.extend(fields.clone());
+    }
+}
+
+pub(crate) fn deadline_event(change: DeadlineChange) -> Event {
     let now = Timestamp::now();
     match change {
         DeadlineChange::Set(after) => Event::SetDeadline {

@@ -1,27 +1,30 @@
-//! What a start of the server does about the sandboxes of the one before.
+//! What a start of the server does about the sandboxes and snapshots of the one before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use woodfrog_core::lifecycle::{self, Event, Next};
-use woodfrog_types::sandbox::{EndReason, InstanceState, Sandbox, SandboxState};
-use woodfrog_types::{Fault, SandboxId, Timestamp};
+use woodfrog_core::lifecycle::{self, Event};
+use woodfrog_types::sandbox::{Sandbox, SandboxState};
+use woodfrog_types::{Fault, SandboxId, SnapshotId, Timestamp};
 
 use crate::fault;
 use crate::inner::Inner;
 use crate::sandbox::live::Live;
-use crate::sandbox::{launch, owner};
+use crate::sandbox::{launch, owner, scrub, settle, shelf};
 
 /// Sandboxes that are looked at concurrently.
 const AT_ONCE: usize = 16;
 
-/// Adopts what still runs, finishes or undoes the rest, then has the driver sweep what belongs to
-/// nobody. Faults of single sandboxes are logged; they do not keep the server from starting.
+/// Adopts what still runs, lets sleep what sleeps, finishes or undoes the rest, then has the
+/// driver sweep what belongs to nobody. Faults of single sandboxes are logged; they do not keep
+/// the server from starting.
 ///
-/// A record that cannot be read still stands for a sandbox: that one is left running, without an
+/// A record that cannot be read still stands for a sandbox: that one is left as it is, without an
 /// owner, until the record is repaired. Where not even the id can be read, nothing is swept.
 pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
     let stored = inner.store.sandbox_recover().await.map_err(fault::store)?;
+    let snapshots = inner.store.snapshot_all().await.map_err(fault::store)?;
     for damaged in &stored.damaged {
         let id = damaged
             .id
@@ -33,13 +36,32 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
             "DAMAGED RECORD: whatever runs under it is left alone and cannot be reached; restore the database from a copy"
         );
     }
-    let live: Vec<Option<SandboxId>> = futures_util::stream::iter(stored.sandboxes)
-        .map(|sandbox| recover_one(inner, sandbox))
+    let known: Vec<SnapshotId> = snapshots.iter().map(|known| known.id.clone()).collect();
+    let complete: HashSet<SnapshotId> = match inner.driver.snapshot_reconcile(&known).await {
+        Ok(complete) => complete.into_iter().collect(),
+        Err(error) => {
+            tracing::error!(%error, "snapshots cannot be looked at; those that are recorded are taken to be there");
+            known.into_iter().collect()
+        }
+    };
+    let kept: Vec<Option<Sandbox>> = futures_util::stream::iter(stored.sandboxes)
+        .map(|sandbox| recover_one(inner, sandbox, &complete))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    let mut live: Vec<SandboxId> = live.into_iter().flatten().collect();
-    tracing::info!(adopted = live.len(), "recovered");
+    let kept = scrub::by_id(kept.into_iter().flatten().collect());
+    let mut live: Vec<SandboxId> = kept.keys().cloned().collect();
+    tracing::info!(sandboxes = live.len(), "recovered");
+    let there = snapshots
+        .iter()
+        .filter(|snapshot| complete.contains(&snapshot.id));
+    inner.warm.remember(there);
+    if stored.damaged.is_empty() {
+        for snapshot in &snapshots {
+            settle::check_present(inner, snapshot, |id| complete.contains(id)).await;
+        }
+        scrub::sweep(inner, &kept, &snapshots, &complete).await;
+    }
     for damaged in stored.damaged {
         match damaged.id {
             Some(id) => live.push(id),
@@ -59,44 +81,43 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Returns the id if the driver must keep what it has of it.
-async fn recover_one(inner: &Arc<Inner>, sandbox: Sandbox) -> Option<SandboxId> {
+/// Returns the record if the driver must keep what it has of it.
+async fn recover_one(
+    inner: &Arc<Inner>,
+    sandbox: Sandbox,
+    complete: &HashSet<SnapshotId>,
+) -> Option<Sandbox> {
     let id = sandbox.id.clone();
-    if let SandboxState::Running { instance } = &sandbox.state {
-        match inner.driver.adopt(&id, instance).await {
-            Ok(adopted) => {
-                let sandbox = renewed(inner, sandbox, adopted.instance).await;
-                adopt(inner, sandbox);
-                return Some(id);
-            }
-            Err(error) => tracing::warn!(sandbox = %id, %error, "lost"),
-        }
-    }
-    match remove(inner, sandbox.clone()).await {
-        Ok(()) => None,
+    let settled = settle::settle(inner, sandbox.clone(), |id| complete.contains(id)).await;
+    let settled = match settled {
+        Ok(settled) => settled,
         Err(fault) => {
-            tracing::error!(sandbox = %id, error = &fault as &dyn std::error::Error, "cannot be removed; its owner goes on trying");
-            adopt(inner, sandbox);
-            Some(id)
+            tracing::error!(sandbox = %id, error = &fault as &dyn std::error::Error, "cannot be settled; its owner goes on trying");
+            adopt(inner, sandbox.clone());
+            return Some(sandbox);
         }
-    }
-}
-
-/// Stores what the driver knows better than the record. If that fails the old one is kept: the
-/// driver will say the same again.
-async fn renewed(inner: &Inner, sandbox: Sandbox, instance: InstanceState) -> Sandbox {
-    let state = SandboxState::Running { instance };
-    if sandbox.state == state {
-        return sandbox;
-    }
-    let mut next = sandbox.clone();
-    next.state = state;
-    next.generation += 1;
-    match inner.store.sandbox_update(&next, Vec::new()).await {
-        Ok(()) => next,
-        Err(error) => {
-            tracing::warn!(sandbox = %sandbox.id, %error, "the driver's state was not stored");
-            sandbox
+    };
+    match &settled.state {
+        SandboxState::Running { .. } | SandboxState::Paused { .. } => {
+            adopt(inner, settled.clone());
+            Some(settled)
+        }
+        SandboxState::Hibernated { .. } | SandboxState::Archived { .. } => Some(settled),
+        SandboxState::Hibernating { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. } => {
+            adopt(inner, settled.clone());
+            Some(settled)
+        }
+        SandboxState::Creating | SandboxState::Deleting { .. } => {
+            match remove(inner, &settled).await {
+                Ok(()) => None,
+                Err(fault) => {
+                    tracing::error!(sandbox = %id, error = &fault as &dyn std::error::Error, "cannot be removed; its owner goes on trying");
+                    adopt(inner, settled.clone());
+                    Some(settled)
+                }
+            }
         }
     }
 }
@@ -114,23 +135,18 @@ fn adopt(inner: &Arc<Inner>, sandbox: Sandbox) {
             },
         )
         .ok();
-    owner::spawn(inner, Live::new(sandbox, place), None);
+    owner::spawn(
+        inner,
+        Live::new(&inner.registry.gates, sandbox, place),
+        None,
+    );
 }
 
-async fn remove(inner: &Inner, mut sandbox: Sandbox) -> Result<(), Fault> {
+async fn remove(inner: &Inner, sandbox: &Sandbox) -> Result<(), Fault> {
     let now = Timestamp::now();
-    if matches!(sandbox.state, SandboxState::Running { .. }) {
-        let reason = EndReason::Lost;
-        let step = lifecycle::step(&sandbox, Event::Delete { reason }, now)?;
-        if let Next::Store(next) = step.next {
-            let log = owner::events(step.log, now);
-            let stored = inner.store.sandbox_update(&next, log).await;
-            stored.map_err(fault::store)?;
-            sandbox = *next;
-        }
-    }
     launch::destroy(inner, &sandbox.id).await?;
-    let step = lifecycle::step(&sandbox, Event::Destroyed, now)?;
+    shelf::remove_slept(inner, sandbox).await?;
+    let step = lifecycle::step(sandbox, Event::Destroyed, now)?;
     let log = owner::events(step.log, now);
     let removed = inner.store.sandbox_remove(&sandbox.id, log).await;
     removed.map_err(fault::store)

@@ -2,16 +2,18 @@
 
 use woodfrog_core::names::{self, TemplateRef};
 use woodfrog_types::key::Principal;
+use woodfrog_types::snapshot::SnapshotPurpose;
 use woodfrog_types::template::{BuildState, DEFAULT_TAG, Template};
-use woodfrog_types::{Code, Fault, Timestamp};
+use woodfrog_types::{BuildId, Code, Fault, Timestamp};
 
 use crate::engine::Engine;
 use crate::fault;
+use crate::sandbox::{shelf, warm};
 use crate::template::api::no_build;
 use crate::view::BuildView;
 
 impl Engine {
-    /// Points tags at the finished build that `target` (`name` or `name:tag`) names.
+    /// Points tags at the finished build that `target` (`name`, `name:tag` or `name:build`) names.
     pub async fn template_tag(
         &self,
         principal: &Principal,
@@ -23,8 +25,11 @@ impl Engine {
         let parsed = TemplateRef::parse(target)?;
         let mut template = self.template_owned(principal, parsed.name).await?;
         let tag = parsed.tag_or_default();
-        let id = *template.tags.get(tag).ok_or_else(|| no_tag(target))?;
+        let tagged = template.tags.get(tag).copied();
+        let named = tagged.or_else(|| tag.parse::<BuildId>().ok());
+        let id = named.ok_or_else(|| no_tag(target))?;
         let build = self.build_known(&id).await?;
+        let build = build.filter(|build| build.template == template.id);
         let build = build.ok_or_else(|| no_build(&id))?;
         if !matches!(build.state, BuildState::Ready(_)) {
             return Err(Fault::new(
@@ -58,7 +63,9 @@ impl Engine {
         self.store_template(&mut template).await
     }
 
-    /// Removes a template with its builds; with `name:tag` the tag only. Running sandboxes go on.
+    /// Removes a template with its builds; with `name:tag` the tag only. Running sandboxes go on;
+    /// they cannot be saved to disk any more. `Conflict` while sandboxes sleep or snapshots are
+    /// kept that need its layers to come back.
     pub async fn template_delete(
         &self,
         principal: &Principal,
@@ -81,8 +88,38 @@ impl Engine {
                 .template_untag(principal, parsed.name, &[tag.to_owned()])
                 .await;
         }
+        self.check_unneeded(&template).await?;
         let removed = self.inner.store.template_remove(&template.id).await;
-        removed.map_err(fault::store)
+        removed.map_err(fault::store)?;
+        warm::forget(&self.inner, &template).await;
+        Ok(())
+    }
+
+    async fn check_unneeded(&self, template: &Template) -> Result<(), Fault> {
+        let snapshots = self.inner.store.snapshot_all().await;
+        let mut snapshots = snapshots.map_err(fault::store)?;
+        snapshots.retain(|snapshot| snapshot.template == template.id);
+        for snapshot in &snapshots {
+            let who = match &snapshot.purpose {
+                SnapshotPurpose::Checkpoint => format!("the snapshot {}", snapshot.id),
+                SnapshotPurpose::Sleep { sandbox } => {
+                    let record = self.record_of(sandbox).await?;
+                    match record.filter(|record| shelf::names(record, &snapshot.id)) {
+                        Some(sleeper) => format!("the sandbox {}, which sleeps,", sleeper.id),
+                        None => continue,
+                    }
+                }
+                SnapshotPurpose::Warm { .. } | SnapshotPurpose::Fork => continue,
+            };
+            return Err(Fault::new(
+                Code::Conflict,
+                format!(
+                    "{who} needs the template '{}'; delete that first",
+                    template.name
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// A template that the principal may change.

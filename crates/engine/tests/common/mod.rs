@@ -121,6 +121,7 @@ impl World {
         options.guest_timeout = Duration::from_millis(300);
         options.ready_timeout = Duration::from_millis(800);
         options.metric_interval = Duration::from_millis(20);
+        options.warm = false;
         options.drain_timeout = Duration::from_secs(5);
         options
     }
@@ -188,6 +189,13 @@ pub fn owner() -> Principal {
     }
 }
 
+pub fn admin() -> Principal {
+    Principal {
+        scope: Scope::Admin,
+        ..owner()
+    }
+}
+
 pub fn stranger() -> Principal {
     Principal {
         workspace: WorkspaceId::generate(),
@@ -202,6 +210,7 @@ pub fn request() -> CreateSandbox {
         timeout: Some(Duration::from_secs(300)),
         on_timeout: OnTimeout::Kill,
         auto_resume: false,
+        sleep: None,
         metadata: BTreeMap::new(),
         env: BTreeMap::new(),
         network: NetworkSpec::default(),

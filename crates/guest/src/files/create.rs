@@ -154,6 +154,11 @@ impl Output {
         Ok(())
     }
 
+    /// The file that gets the content, links followed.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
     pub(super) fn set_metadata(
         &self,
         place: &Place,

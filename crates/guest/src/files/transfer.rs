@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Opens a regular file. Nothing else is read: a pipe or device could block for ever.
-fn open_regular(place: &Place) -> OpResult<File> {
+pub(super) fn open_regular(place: &Place) -> OpResult<File> {
     let what = format!("path '{}'", place.path);
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let meta = fs::metadata(&place.path).map_err(|e| system(&what, e))?;

@@ -21,7 +21,7 @@ use woodfrog_guest_proto::{Channel, ErrorCode, PtySize, Rlimit, StartRequest, St
 use woodfrog_linux::{
     caps::CapSet,
     limits::{Resource, ResourceLimit},
-    spawn::{SpawnError, SpawnSpec, Stdio, spawn},
+    spawn::{SpawnError, SpawnSpec, Stdio, spawn_pid},
 };
 
 use super::{Process, kill_session, log::Log, pump, stdin::Stdin};
@@ -75,14 +75,14 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
         capabilities: CapSet::SANDBOX,
         oom_score_adj: None,
     };
-    let spawned = spawn(spec).map_err(|e| spawn_error(&request.cmd, &cwd, &e))?;
+    let pid = spawn_pid(spec).map_err(|e| spawn_error(&request.cmd, &cwd, &e))?;
     let retention = request
         .retention
         .unwrap_or(limits::DEFAULT_RETENTION as u64) as usize;
     let timeout = request.timeout_ms;
     let process = Rc::new(Process {
         id: guest.processes.borrow_mut().next_id(),
-        pid: spawned.pid,
+        pid,
         tag: request.tag.clone(),
         user: user.name,
         cwd,

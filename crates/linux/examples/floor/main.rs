@@ -64,9 +64,19 @@ fn main() -> Outcome<()> {
         dir.path(),
         rounds,
         "without cgroups, masks and read-only paths",
-        false,
+        Extent::Bare,
     )?;
-    bench(&mut client, dir.path(), rounds, "with everything", true)
+    let mut whole = |what, extent| bench(&mut client, dir.path(), rounds, what, extent);
+    whole("with everything", Extent::Whole)?;
+    whole("with everything, its own network", Extent::OwnNetwork)
+}
+
+/// How much of a sandbox is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Bare,
+    Whole,
+    OwnNetwork,
 }
 
 /// One line of JSON: what it is and every time in milliseconds.
@@ -91,17 +101,37 @@ fn base(root: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn bench(client: &mut Client, dir: &Path, rounds: usize, what: &str, whole: bool) -> Outcome<()> {
+fn bench(
+    client: &mut Client,
+    dir: &Path,
+    rounds: usize,
+    what: &str,
+    extent: Extent,
+) -> Outcome<()> {
+    let whole = extent != Extent::Bare;
     let hierarchies = Hierarchies::detect()?;
     let instance = format!("wffloor-{}", std::process::id());
-    let (mut launches, mut groups, mut ends) = (vec![], vec![], vec![]);
+    let (mut ahead, mut launches, mut groups, mut ends) = (vec![], vec![], vec![], vec![]);
     let mut steps: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for round in 0..rounds {
-        let id = format!("{whole}-{round}");
+        let id = format!("{extent:?}-{round}");
         let upper = dir.join(&id);
         fs::create_dir_all(upper.join("u"))?;
         fs::create_dir_all(upper.join("w"))?;
-        let netns = netns::create()?;
+        let begun = Instant::now();
+        let (netns, owner) = match extent {
+            Extent::Bare | Extent::Whole => (netns::create()?, None),
+            Extent::OwnNetwork => {
+                let pair = netns::create_owned()?;
+                (pair.network, Some(pair.user))
+            }
+        };
+        ahead.push(begun.elapsed());
+        let fds: Vec<_> = [Some(&netns), owner.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
         let limits = Limits {
             memory_bytes: Some(256 << 20),
             cpu_millicores: Some(1000),
@@ -117,7 +147,10 @@ fn bench(client: &mut Client, dir: &Path, rounds: usize, what: &str, whole: bool
             uid_base: 1_000_000,
             layers: vec![text(&dir.join("skeleton")), text(&dir.join("base"))],
             upper_dir: text(&upper),
-            network: Network::Given,
+            network: match owner {
+                Some(_) => Network::Owned,
+                None => Network::Given,
+            },
             cgroup: if whole {
                 group.join()
             } else {
@@ -143,10 +176,7 @@ fn bench(client: &mut Client, dir: &Path, rounds: usize, what: &str, whole: bool
             oom_score_adj: None,
         };
         let begun = Instant::now();
-        match client
-            .call(Call::Launch(Box::new(spec)), &[netns.as_fd()], TIMEOUT)?
-            .0
-        {
+        match client.call(Call::Launch(Box::new(spec)), &fds, TIMEOUT)?.0 {
             Event::Launched(launched) => {
                 launches.push(begun.elapsed());
                 for (step, micros) in launched.timing.0 {
@@ -162,6 +192,7 @@ fn bench(client: &mut Client, dir: &Path, rounds: usize, what: &str, whole: bool
     }
     hierarchies.group(&instance).remove()?;
     println!("{what} ({rounds} rounds)");
+    show("network, ahead", &mut ahead);
     show("launch", &mut launches);
     show("make cgroup", &mut groups);
     show("destroy", &mut ends);
@@ -176,7 +207,7 @@ fn show(name: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     println!(
-        "  {name:<12} p50 {:?}  p99 {:?}  max {:?}",
+        "  {name:<14} p50 {:?}  p99 {:?}  max {:?}",
         at(50),
         at(99),
         at(100)

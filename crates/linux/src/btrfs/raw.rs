@@ -22,6 +22,9 @@ const fn request<T>(direction: u64, number: u64) -> Request<T> {
 pub(super) const SUBVOL_CREATE: Request<VolumeArgs> = request(WRITE, 14);
 pub(super) const SNAP_DESTROY: Request<VolumeArgs> = request(WRITE, 15);
 pub(super) const SNAP_CREATE_V2: Request<VolumeArgsV2> = request(WRITE, 23);
+pub(super) const CLONE_RANGE: Request<CloneRange> = request(WRITE, 13);
+/// `BTRFS_SUBVOL_RDONLY`.
+pub(super) const READ_ONLY: u64 = 2;
 pub(super) const QUOTA_CTL: Request<QuotaCtl> = request(READ | WRITE, 40);
 pub(super) const QGROUP_LIMIT: Request<QgroupLimit> = request(READ, 43);
 pub(super) const INO_LOOKUP: Request<LookupArgs> = request(READ | WRITE, 18);
@@ -39,6 +42,15 @@ pub(super) fn ioctl<T>(fd: BorrowedFd<'_>, request: Request<T>, args: &T) -> io:
     } else {
         Ok(())
     }
+}
+
+/// `struct file_clone_range`.
+#[repr(C)]
+pub(super) struct CloneRange {
+    pub(super) from: i64,
+    pub(super) from_at: u64,
+    pub(super) len: u64,
+    pub(super) to_at: u64,
 }
 
 #[repr(C)]
@@ -66,12 +78,12 @@ pub(super) struct VolumeArgsV2 {
 }
 
 impl VolumeArgsV2 {
-    pub(super) fn new(fd: i64, name: &OsStr) -> io::Result<Self> {
+    pub(super) fn new(fd: i64, name: &OsStr, flags: u64) -> io::Result<Self> {
         let transid = UnsafeCell::new(0);
         Ok(Self {
             fd,
             transid,
-            flags: 0,
+            flags,
             unused: [0; 4],
             name: name_bytes(name)?,
         })

@@ -44,6 +44,8 @@ pub struct Usage {
     pub memory_limit: Option<u64>,
     /// File cache in bytes.
     pub cache_bytes: u64,
+    /// Of those, memory that processes share, and memory file systems.
+    pub shmem_bytes: u64,
     /// CPU time since the group was made, nanoseconds.
     pub cpu_nanos: u64,
     /// Processes and threads.
@@ -233,6 +235,7 @@ impl Group {
                 usage.memory_bytes = read_number(&dir.join("memory.current"))?;
                 usage.memory_limit = limit(read_number(&dir.join("memory.max"))?);
                 usage.cache_bytes = read_key(&dir.join("memory.stat"), "file")?;
+                usage.shmem_bytes = read_key(&dir.join("memory.stat"), "shmem")?;
                 usage.cpu_nanos = read_key(&dir.join("cpu.stat"), "usage_usec")? * 1000;
                 usage.pids = read_number(&dir.join("pids.current"))?;
                 usage.oom_kills = read_key(&dir.join("memory.events"), "oom_kill")?;
@@ -242,6 +245,7 @@ impl Group {
                     usage.memory_bytes = read_number(&dir.join("memory.usage_in_bytes"))?;
                     usage.memory_limit = limit(read_number(&dir.join("memory.limit_in_bytes"))?);
                     usage.cache_bytes = read_key(&dir.join("memory.stat"), "cache")?;
+                    usage.shmem_bytes = read_key(&dir.join("memory.stat"), "shmem")?;
                     usage.oom_kills = read_key(&dir.join("memory.oom_control"), "oom_kill")?;
                 }
                 if let Some(dir) = self.controller("cpuacct") {

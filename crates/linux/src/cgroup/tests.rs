@@ -92,6 +92,7 @@ fn version_2_usage_and_freezing() {
     let expected = Usage {
         memory_bytes: 4096,
         memory_limit: None,
+        shmem_bytes: 0,
         cache_bytes: 2048,
         cpu_nanos: 17_000,
         pids: 5,

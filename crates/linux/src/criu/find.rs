@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{self, Ran};
@@ -66,12 +67,14 @@ impl fmt::Display for Version {
 }
 
 /// A CRIU that starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Criu {
     /// The program and its first arguments.
     start: Vec<PathBuf>,
     program: PathBuf,
     version: Version,
+    /// What it knows about the kernel, where it cannot keep that itself.
+    pub(super) cache: Option<Arc<[u8]>>,
 }
 
 impl Criu {
@@ -129,6 +132,7 @@ impl Criu {
             start,
             program,
             version,
+            cache: None,
         })
     }
 

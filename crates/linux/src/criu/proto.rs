@@ -139,6 +139,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    pub(super) fn is_notice(&self, name: &str) -> bool {
+        self.notice.as_ref().is_some_and(|(found, _)| found == name)
+    }
+
     /// `None` for what is not one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut answer = Self::default();

@@ -1,36 +1,27 @@
-//! Talking to CRIU: one worker process for each operation, over a `SOCK_SEQPACKET` socket.
+//! Checkpointing and restoring a sandbox with CRIU.
 
-use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{WaitOptions, waitpid};
-
+use super::call::Call;
 use super::find::Criu;
-use super::proto::{Answer, Message, kind};
-use crate::caps::CapSet;
-use crate::fdpass::{recv_with_fds, send_with_fds};
-use crate::process::{kill, wait_ended};
-use crate::spawn::{SpawnError, SpawnSpec, Spawned, Stdio, spawn};
+use super::proto::{Message, kind};
+use super::refusal::Refusal;
+use super::release::release_connections;
+use crate::cgroup::Group;
+use crate::spawn::SpawnError;
 
-/// The longest answer.
-const MAX_ANSWER: usize = 64 * 1024;
-/// The end of CRIU's log that goes into an error.
-const LOG_TAIL: usize = 1500;
 /// Deleted files that are still open are kept up to this size.
 const GHOST_LIMIT: u64 = 1 << 30;
 const LOG_LEVEL: u64 = 2;
-const LOG_FILE: &str = "criu.log";
-/// What it says before it has a log.
-const COMPLAINTS: &str = "criu.stderr";
+pub(super) const LOG_FILE: &str = "criu.log";
 const IGNORE_CGROUPS: u64 = 0;
 const NO_NETWORK_LOCK: u64 = 3;
-/// How long a worker may take to end after its answer.
-const GRACE: Duration = Duration::from_secs(2);
+/// `CLONE_NEWNET`.
+const NEW_NETWORK: u64 = 0x4000_0000;
 
 /// Where a checkpoint is kept.
 #[derive(Debug)]
@@ -51,11 +42,32 @@ pub struct ExternalMount {
     pub path: String,
 }
 
+/// Whose the sandbox's network namespace is.
+#[derive(Debug, Clone, Copy)]
+pub enum NetworkMode<'a> {
+    /// The host's: CRIU works inside it. TCP connections are closed by a checkpoint, listeners
+    /// live on.
+    HostOwned(BorrowedFd<'a>),
+    /// The sandbox's own (see [`crate::netns::OwnedPair`]). TCP connections live on, those to the
+    /// outside where the addresses stay the same. A restore makes a new, empty namespace; in the
+    /// notice [`SETUP_NAMESPACES`] `lo` is up in it, and the caller connects it to the rest
+    /// (addresses must be there before the processes come).
+    Owned,
+}
+
+/// The notice in a dump when the image is complete and the processes still stand.
+pub const POST_DUMP: &str = "post-dump";
+/// The notice in a restore when the namespaces are made, and no process but the init, whose pid
+/// it has.
+pub const SETUP_NAMESPACES: &str = "setup-namespaces";
+
 /// What to checkpoint.
 #[derive(Debug)]
 pub struct DumpSpec<'a> {
     /// The sandbox's init.
     pub pid: u32,
+    /// Its network.
+    pub network: NetworkMode<'a>,
     /// Where to.
     pub images: &'a Images,
     /// Whether the sandbox goes on afterwards; else it is killed.
@@ -80,10 +92,16 @@ pub enum After {
 pub struct RestoreSpec<'a> {
     /// The mount point of its root file system.
     pub root: &'a Path,
+    /// Its network.
+    pub network: NetworkMode<'a>,
     /// Where from.
     pub images: &'a Images,
     /// Mounts that were left out.
     pub external: &'a [ExternalMount],
+    /// The sandbox's cgroups, for its processes to be born in: what they take is the sandbox's
+    /// from the first page on. They must not be frozen. Without, the processes are where the
+    /// calling process is.
+    pub group: Option<&'a Group>,
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -91,26 +109,27 @@ pub struct RestoreSpec<'a> {
 /// What CRIU tells in between; it waits for the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Its name, as `post-dump` (the image is complete, and the processes still stand).
+    /// Its name, as [`POST_DUMP`].
     pub name: String,
     /// The process it is about, where there is one.
     pub pid: u32,
 }
 
-/// Answers a notice; an error gives the operation up.
+/// Answers a notice. An error gives the operation up: CRIU then puts everything back, and a sandbox
+/// that was to be checkpointed goes on.
 pub type Notify<'a> = &'a mut dyn FnMut(&Notice) -> io::Result<()>;
 
 /// Why CRIU did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum RpcError {
     /// It said no.
-    #[error("CRIU refused (errno {errno}) {message}{}", tail(log))]
+    #[error("{}", refused(*errno, message, log))]
     Refused {
         /// The kernel's error number, where there was one.
         errno: i32,
         /// What it said.
         message: String,
-        /// The end of its log.
+        /// The end of its log, and the line that names the reason.
         log: String,
     },
     /// It ended without an answer.
@@ -119,7 +138,7 @@ pub enum RpcError {
         /// The end of its log.
         log: String,
     },
-    /// It was killed because it took too long.
+    /// It took too long, and was told to put everything back, or killed.
     #[error("CRIU took longer than {timeout:?}{}", tail(log))]
     Timeout {
         /// What was allowed.
@@ -130,9 +149,33 @@ pub enum RpcError {
     /// The worker could not be started.
     #[error("cannot start CRIU")]
     Start(#[from] SpawnError),
-    /// Talking to it failed, or a notice was answered with an error.
+    /// A notice was answered with this error.
+    #[error("given up")]
+    GivenUp(#[source] io::Error),
+    /// Talking to it failed.
     #[error("talking to CRIU")]
     Io(#[from] io::Error),
+}
+
+impl RpcError {
+    /// What in the sandbox kept it from being checkpointed, where that is known.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { log, .. } => Refusal::of_log(log),
+            Self::Died { .. }
+            | Self::Timeout { .. }
+            | Self::Start(_)
+            | Self::GivenUp(_)
+            | Self::Io(_) => None,
+        }
+    }
+}
+
+fn refused(errno: i32, message: &str, log: &str) -> String {
+    match Refusal::of_log(log) {
+        Some(refusal) => format!("{refusal}{}", tail(log)),
+        None => format!("CRIU refused (errno {errno}) {message}{}", tail(log)),
+    }
 }
 
 fn tail(log: &str) -> String {
@@ -149,31 +192,25 @@ pub fn check(criu: &Criu, work: &Path, timeout: Duration) -> Result<(), RpcError
         .number(1, fd(&dir))
         .number(9, LOG_LEVEL)
         .text(10, LOG_FILE);
-    let here = crate::netns::current()?;
     let call = Call {
         kind: kind::CHECK,
         options,
         work,
         timeout,
+        group: None,
     };
-    call.run(criu, here.as_fd(), &mut |_| Ok(())).map(drop)
+    call.run(criu, None, &mut |_| Ok(())).map(drop)
 }
 
-/// Checkpoints a sandbox whose network namespace, `netns`, belongs to the host. A failed dump
-/// leaves the sandbox running.
+/// Checkpoints a sandbox. A failed dump leaves the sandbox running.
 ///
-/// The image counts from the moment `notify` has answered `post-dump`.
-pub fn dump(
-    criu: &Criu,
-    netns: BorrowedFd<'_>,
-    spec: &DumpSpec<'_>,
-    notify: Notify<'_>,
-) -> Result<(), RpcError> {
+/// The image counts from the moment `notify` has answered [`POST_DUMP`].
+pub fn dump(criu: &Criu, spec: &DumpSpec<'_>, notify: Notify<'_>) -> Result<(), RpcError> {
     let (images, work) = (
         File::open(&spec.images.images)?,
         File::open(&spec.images.work)?,
     );
-    let mut options = common(&images, &work).number(2, u64::from(spec.pid));
+    let mut options = common(&images, &work, spec.network).number(2, u64::from(spec.pid));
     if spec.after == After::Running {
         options = options.flag(3);
     }
@@ -185,16 +222,27 @@ pub fn dump(
         options,
         work: &spec.images.work,
         timeout: spec.timeout,
+        group: None,
     };
-    call.run(criu, netns, notify).map(drop)
+    let done = call.run(criu, spec.network.host(), notify);
+    if let Err(RpcError::Died { .. } | RpcError::Timeout { .. } | RpcError::Io(_)) = &done {
+        // It may have been killed in the middle; the first error is the one to report.
+        let _ = release_connections(spec.pid);
+    }
+    done.map(drop)
 }
 
-/// Restores a sandbox into `netns`. Its init becomes a child of the calling process, which is to
-/// reap it; this is its pid.
-pub fn restore(
+/// Restores a sandbox. Its init becomes a child of the calling process, which is to reap it; this
+/// is its pid. On an error none of its processes is left.
+pub fn restore(criu: &Criu, spec: &RestoreSpec<'_>, notify: Notify<'_>) -> Result<u32, RpcError> {
+    restore_with(criu, spec, false, notify)
+}
+
+/// With memory to come later, if `lazy`.
+pub(super) fn restore_with(
     criu: &Criu,
-    netns: BorrowedFd<'_>,
     spec: &RestoreSpec<'_>,
+    lazy: bool,
     notify: Notify<'_>,
 ) -> Result<u32, RpcError> {
     let (images, work) = (
@@ -205,7 +253,10 @@ pub fn restore(
         .root
         .to_str()
         .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut options = common(&images, &work).text(13, root).flag(26);
+    let mut options = common(&images, &work, spec.network).text(13, root).flag(26);
+    if lazy {
+        options = options.flag(48);
+    }
     for mount in spec.external {
         options = options.text(37, &format!("mnt[{}]:{}", mount.name, mount.path));
     }
@@ -214,8 +265,19 @@ pub fn restore(
         options,
         work: &spec.images.work,
         timeout: spec.timeout,
+        group: spec.group,
     };
-    let answer = call.run(criu, netns, notify)?;
+    let outside = spec.external.iter().map(|mount| Path::new(&mount.path));
+    let criu = &criu.seeing(outside.chain([spec.root]));
+    let owned = spec.network.host().is_none();
+    let mut notify = |notice: &Notice| {
+        if owned && notice.name == SETUP_NAMESPACES {
+            let network = crate::netns::of_process(notice.pid)?;
+            crate::netns::set_up(network.as_fd())?;
+        }
+        notify(notice)
+    };
+    let answer = call.run(criu, spec.network.host(), &mut notify)?;
     Ok(answer
         .pid
         .ok_or(io::Error::from(io::ErrorKind::InvalidData))?)
@@ -226,9 +288,19 @@ fn fd(file: &File) -> u64 {
     u64::from(file.as_raw_fd().unsigned_abs())
 }
 
+impl<'a> NetworkMode<'a> {
+    /// Where CRIU has to work, if not where we are.
+    fn host(self) -> Option<BorrowedFd<'a>> {
+        match self {
+            Self::HostOwned(netns) => Some(netns),
+            Self::Owned => None,
+        }
+    }
+}
+
 /// Options of both ways.
-fn common(images: &File, work: &File) -> Message {
-    Message::default()
+fn common(images: &File, work: &File, network: NetworkMode<'_>) -> Message {
+    let options = Message::default()
         .number(1, fd(images))
         .number(17, fd(work))
         .flag(4) // connected unix sockets to the outside
@@ -240,142 +312,10 @@ fn common(images: &File, work: &File) -> Message {
         .number(34, IGNORE_CGROUPS)
         .number(35, GHOST_LIMIT)
         .flag(46) // connections not yet accepted are left out
-        .flag(52) // connections are closed
-        .number(64, NO_NETWORK_LOCK)
-}
-
-struct Call<'a> {
-    kind: u64,
-    options: Message,
-    work: &'a Path,
-    timeout: Duration,
-}
-
-impl Call<'_> {
-    fn run(
-        &self,
-        criu: &Criu,
-        netns: BorrowedFd<'_>,
-        notify: Notify<'_>,
-    ) -> Result<Answer, RpcError> {
-        let deadline = Instant::now() + self.timeout;
-        let worker = Worker::start(criu, netns, self.work)?;
-        let request = Message::default()
-            .number(1, self.kind)
-            .message(2, &self.options);
-        send_with_fds(&worker.socket, request.as_bytes(), &[])?;
-        loop {
-            let answer = self.receive(&worker, deadline)?;
-            if answer.kind == kind::NOTIFY {
-                let (name, pid) = answer.notice.clone().unwrap_or_default();
-                let answered = notify(&Notice { name, pid });
-                let mut reply = Message::default().number(1, kind::NOTIFY);
-                reply = reply.number(3, u64::from(answered.is_ok()));
-                send_with_fds(&worker.socket, reply.as_bytes(), &[])?;
-                answered?;
-            } else if answer.kind == self.kind && answer.success {
-                worker.finish()?;
-                return Ok(answer);
-            } else {
-                return Err(RpcError::Refused {
-                    errno: answer.errno,
-                    message: answer.message,
-                    log: self.log(),
-                });
-            }
-        }
-    }
-
-    fn receive(&self, worker: &Worker, deadline: Instant) -> Result<Answer, RpcError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // Readable, or closed by the worker.
-        if !wait_ended(worker.socket.as_fd(), left)? {
-            return Err(RpcError::Timeout {
-                timeout: self.timeout,
-                log: self.log(),
-            });
-        }
-        let mut buffer = vec![0; MAX_ANSWER];
-        let received = match recv_with_fds(&worker.socket, &mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-            other => other?.len,
-        };
-        if received == 0 {
-            return Err(RpcError::Died { log: self.log() });
-        }
-        Answer::decode(&buffer[..received])
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData).into())
-    }
-
-    fn log(&self) -> String {
-        let read = |name| fs::read(self.work.join(name)).unwrap_or_default();
-        let bytes = [read(COMPLAINTS), read(LOG_FILE)].concat();
-        let from = bytes.len().saturating_sub(LOG_TAIL);
-        String::from_utf8_lossy(&bytes[from..]).trim().to_owned()
-    }
-}
-
-/// A worker; killed and reaped when dropped.
-struct Worker {
-    socket: OwnedFd,
-    process: Spawned,
-}
-
-impl Worker {
-    /// In a thread that has gone into the network namespace: the way back is its end.
-    fn start(criu: &Criu, netns: BorrowedFd<'_>, work: &Path) -> Result<Self, RpcError> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(io::Error::from)?;
-        let argv = criu.argv(&["swrk", "0"])?;
-        let null = || File::options().read(true).write(true).open("/dev/null");
-        let spec = SpawnSpec {
-            program: argv.first().cloned().unwrap_or_default(),
-            argv,
-            env: vec![CString::from(c"PATH=/usr/sbin:/usr/bin:/sbin:/bin")],
-            cwd: CString::from(c"/"),
-            uid: 0,
-            gid: 0,
-            groups: vec![],
-            stdio: Stdio::Fds {
-                stdin: theirs,
-                stdout: null()?.into(),
-                stderr: File::create(work.join(COMPLAINTS))?.into(),
-            },
-            rlimits: vec![],
-            umask: 0o022,
-            capabilities: CapSet(u64::MAX),
-            oom_score_adj: None,
-        };
-        let process = std::thread::scope(|scope| {
-            let started = scope.spawn(|| -> Result<Spawned, RpcError> {
-                crate::netns::enter(netns)?;
-                Ok(spawn(spec)?)
-            });
-            let panicked = |_| Err(io::Error::other("thread panicked").into());
-            started.join().unwrap_or_else(panicked)
-        })?;
-        Ok(Self {
-            socket: ours,
-            process,
-        })
-    }
-
-    /// Lets it end by itself.
-    fn finish(&self) -> io::Result<()> {
-        rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both)?;
-        wait_ended(self.process.pidfd.as_fd(), GRACE).map(drop)
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Errors mean that it is gone already.
-        let _ = kill(&self.process.pidfd);
-        let _ = rustix::io::retry_on_intr(|| waitpid(Some(self.process.pid), WaitOptions::empty()));
+        .number(64, NO_NETWORK_LOCK);
+    match network {
+        NetworkMode::HostOwned(_) => options.flag(52), // connections are closed
+        // Connections are kept; devices, addresses and rules are not looked at.
+        NetworkMode::Owned => options.flag(5).number(38, NEW_NETWORK),
     }
 }

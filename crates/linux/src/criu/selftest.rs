@@ -1,5 +1,6 @@
 //! The proof: a small sandbox is checkpointed, killed, and restored in a new network on a
-//! restacked root file system, and goes on where it was.
+//! restacked root file system, and goes on where it was. With a network of the sandbox's own an
+//! open TCP connection goes on too.
 
 mod root;
 
@@ -18,12 +19,15 @@ use rustix::mount::{
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use super::find::Criu;
-use super::rpc::{self, After, DumpSpec, ExternalMount, Images, RestoreSpec, RpcError};
+use super::rpc::{
+    self, After, DumpSpec, ExternalMount, Images, NetworkMode, RestoreSpec, RpcError,
+};
 use super::subject::PORT;
 use crate::launcher::{
     Call, CgroupJoin, Client, Event, Failure, LaunchSpec, Network, TmpfsSizes, default_masked,
     start,
 };
+use crate::netns;
 use crate::process::{kill, wait_ended};
 use crate::seccomp::SeccompPolicy;
 use crate::skeleton;
@@ -44,6 +48,15 @@ pub struct Program {
     pub launcher: Vec<String>,
     /// Arguments that make it call [`super::subject_main`].
     pub subject: Vec<String>,
+}
+
+/// Whose the network of the self-test's sandbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The host's: see [`NetworkMode::HostOwned`].
+    Host,
+    /// The sandbox's own: see [`NetworkMode::Owned`].
+    Sandbox,
 }
 
 /// A self-test that went well.
@@ -92,29 +105,36 @@ pub fn selftest(
     criu: &Criu,
     program: &Program,
     state_dir: &Path,
+    owner: Owner,
 ) -> Result<SelfTest, SelfTestError> {
     use SelfTestError as E;
     let scratch = Scratch::new(state_dir).map_err(E::Prepare)?;
-    let mut bench = Bench::new(program, &scratch.0)?;
+    let mut bench = Bench::new(program, &scratch.0, owner)?;
     let (pid, netns) = bench.launch(program)?;
-    expect(netns.as_fd(), 1, "after its start")?;
-    expect(netns.as_fd(), 2, "after its start")?;
+    expect(netns.as_fd(), 1, true, "after its start")?;
+    expect(netns.as_fd(), 2, true, "after its start")?;
     let began = Instant::now();
     bench.dump(criu, pid, netns.as_fd())?;
     let dump = began.elapsed();
     let began = Instant::now();
     let (_restored, netns) = bench.restore(criu)?;
     let restore = began.elapsed();
-    expect(netns.as_fd(), 3, "after its restore")?;
-    expect(netns.as_fd(), 4, "after its restore")?;
+    let connected = owner == Owner::Sandbox;
+    expect(netns.as_fd(), 3, connected, "after its restore")?;
+    expect(netns.as_fd(), 4, connected, "after its restore")?;
     Ok(SelfTest { dump, restore })
 }
 
-/// Asks the sandbox: the counter, the same through the terminal, and whether the watch saw a file
-/// being written.
-fn expect(netns: BorrowedFd<'_>, count: u64, when: &'static str) -> Result<(), SelfTestError> {
+/// Asks the sandbox: the counter, the same through the terminal, whether the watch saw a file
+/// being written, and whether its connection carried what it had under way.
+fn expect(
+    netns: BorrowedFd<'_>,
+    count: u64,
+    connected: bool,
+    when: &'static str,
+) -> Result<(), SelfTestError> {
     let found = ask(netns).map_err(|error| SelfTestError::Silent(when, error))?;
-    let expected = format!("{count} {count} true\n");
+    let expected = format!("{count} {count} true {connected}\n");
     if found == expected {
         return Ok(());
     }
@@ -154,10 +174,11 @@ struct Bench<'a> {
     client: Client,
     launcher: Spawned,
     init: Option<OwnedFd>,
+    owner: Owner,
 }
 
 impl<'a> Bench<'a> {
-    fn new(program: &Program, dir: &'a Path) -> Result<Self, SelfTestError> {
+    fn new(program: &Program, dir: &'a Path, owner: Owner) -> Result<Self, SelfTestError> {
         let path = c(&text(&program.path).map_err(SelfTestError::Prepare)?)?;
         let mut argv = vec![path.clone()];
         for argument in &program.launcher {
@@ -169,20 +190,28 @@ impl<'a> Bench<'a> {
             client: Client::new(socket),
             launcher,
             init: None,
+            owner,
         })
     }
 
     fn launch(&mut self, program: &Program) -> Result<(u32, OwnedFd), SelfTestError> {
         let spec = self.prepare(program).map_err(SelfTestError::Prepare)?;
-        let (event, mut fds) = self.call(Call::Launch(Box::new(spec)))?;
+        let pair = match self.owner {
+            Owner::Host => None,
+            Owner::Sandbox => Some(netns::create_owned().map_err(SelfTestError::Prepare)?),
+        };
+        let given = pair
+            .as_ref()
+            .map(|pair| [pair.network.as_fd(), pair.user.as_fd()]);
+        let given = given.as_ref().map_or(&[][..], |fds| fds);
+        let (event, mut fds) = self.call(Call::Launch(Box::new(spec)), given)?;
         let (Event::Launched(launched), Some(init)) = (event, fds.pop()) else {
             return Err(unexpected());
         };
         self.init = Some(init);
         let pid = launched.identity.pid;
-        let netns =
-            fs::File::open(format!("/proc/{pid}/ns/net")).map_err(SelfTestError::Prepare)?;
-        Ok((pid, netns.into()))
+        let network = netns::of_process(pid).map_err(SelfTestError::Prepare)?;
+        Ok((pid, network))
     }
 
     fn prepare(&self, program: &Program) -> io::Result<LaunchSpec> {
@@ -205,7 +234,10 @@ impl<'a> Bench<'a> {
             uid_base: UID_BASE,
             layers: self.layers(&["skeleton", "base"])?,
             upper_dir: text(&self.dir.join("upper"))?,
-            network: Network::Isolated,
+            network: match self.owner {
+                Owner::Host => Network::Isolated,
+                Owner::Sandbox => Network::Owned,
+            },
             cgroup: CgroupJoin::default(),
             seccomp: SeccompPolicy::default(),
             rlimits: vec![],
@@ -231,8 +263,12 @@ impl<'a> Bench<'a> {
             .collect()
     }
 
-    fn call(&mut self, call: Call) -> Result<(Event, Vec<OwnedFd>), SelfTestError> {
-        match self.client.call(call, &[], TIMEOUT) {
+    fn call(
+        &mut self,
+        call: Call,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Event, Vec<OwnedFd>), SelfTestError> {
+        match self.client.call(call, fds, TIMEOUT) {
             Ok((Event::Failed(failure), _)) => Err(failure.into()),
             Ok(answer) => Ok(answer),
             Err(error) => Err(SelfTestError::Prepare(error)),
@@ -240,17 +276,22 @@ impl<'a> Bench<'a> {
     }
 
     fn dump(&self, criu: &Criu, pid: u32, netns: BorrowedFd<'_>) -> Result<(), SelfTestError> {
+        let (network, external) = match self.owner {
+            Owner::Host => (
+                NetworkMode::HostOwned(netns),
+                vec![sys_at("/sys".to_owned())],
+            ),
+            Owner::Sandbox => (NetworkMode::Owned, vec![]),
+        };
         let spec = DumpSpec {
             pid,
+            network,
             images: &self.images("dump"),
             after: After::Killed,
-            external: &[ExternalMount {
-                name: "sys".to_owned(),
-                path: "/sys".to_owned(),
-            }],
+            external: &external,
             timeout: TIMEOUT,
         };
-        rpc::dump(criu, netns, &spec, &mut |_| Ok(())).map_err(SelfTestError::Dump)?;
+        rpc::dump(criu, &spec, &mut |_| Ok(())).map_err(SelfTestError::Dump)?;
         let ended = self
             .init
             .as_ref()
@@ -269,39 +310,70 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// What was written becomes a layer; a new network, with its own sysfs.
+    /// What was written becomes a layer; a new network.
     fn restore(&mut self, criu: &Criu) -> Result<(Restored, OwnedFd), SelfTestError> {
-        let frozen = self.dir.join("frozen");
-        fs::rename(self.dir.join("upper/u"), frozen).map_err(SelfTestError::Prepare)?;
+        use SelfTestError::Prepare;
+        fs::rename(self.dir.join("upper/u"), self.dir.join("frozen")).map_err(Prepare)?;
         let mount = Call::MountOverlay {
             layers: self
                 .layers(&["frozen", "skeleton", "base"])
-                .map_err(SelfTestError::Prepare)?,
-            upper_dir: text(&self.dir.join("upper2")).map_err(SelfTestError::Prepare)?,
+                .map_err(Prepare)?,
+            upper_dir: text(&self.dir.join("upper2")).map_err(Prepare)?,
             uid_base: UID_BASE,
         };
-        let overlay = self.call(mount)?.1.pop().ok_or_else(unexpected)?;
-        let netns = self
-            .call(Call::CreateNetns)?
-            .1
-            .pop()
-            .ok_or_else(unexpected)?;
-        let (root, sys) = (self.dir.join("root"), self.dir.join("sys"));
-        let sysfs = root::sysfs(netns.as_fd()).map_err(SelfTestError::Prepare)?;
-        let _root = Mounted::at(&root, overlay.as_fd()).map_err(SelfTestError::Prepare)?;
-        let _sys = Mounted::at(&sys, sysfs.as_fd()).map_err(SelfTestError::Prepare)?;
+        let overlay = self.call(mount, &[])?.1.pop().ok_or_else(unexpected)?;
+        let root = self.dir.join("root");
+        let _root = Mounted::at(&root, overlay.as_fd()).map_err(Prepare)?;
+        let restored = match self.owner {
+            Owner::Host => return self.restore_into_host_network(criu, &root),
+            Owner::Sandbox => self.restored(criu, &root, NetworkMode::Owned, &[])?,
+        };
+        let network = netns::of_process(restored.pid()).map_err(Prepare)?;
+        Ok((restored, network))
+    }
+
+    /// A network made beforehand, with its own sysfs.
+    fn restore_into_host_network(
+        &mut self,
+        criu: &Criu,
+        root: &Path,
+    ) -> Result<(Restored, OwnedFd), SelfTestError> {
+        use SelfTestError::Prepare;
+        let made = self.call(Call::CreateNetns, &[])?.1.pop();
+        let network = made.ok_or_else(unexpected)?;
+        let sys = self.dir.join("sys");
+        let sysfs = root::sysfs(network.as_fd()).map_err(Prepare)?;
+        let _sys = Mounted::at(&sys, sysfs.as_fd()).map_err(Prepare)?;
+        let external = [sys_at(text(&sys).map_err(Prepare)?)];
+        let mode = NetworkMode::HostOwned(network.as_fd());
+        let restored = self.restored(criu, root, mode, &external)?;
+        Ok((restored, network))
+    }
+
+    fn restored(
+        &self,
+        criu: &Criu,
+        root: &Path,
+        network: NetworkMode<'_>,
+        external: &[ExternalMount],
+    ) -> Result<Restored, SelfTestError> {
         let spec = RestoreSpec {
-            root: &root,
+            root,
+            network,
             images: &self.images("restore"),
-            external: &[ExternalMount {
-                name: "sys".to_owned(),
-                path: text(&sys).map_err(SelfTestError::Prepare)?,
-            }],
+            external,
+            group: None,
             timeout: TIMEOUT,
         };
-        let pid = rpc::restore(criu, netns.as_fd(), &spec, &mut |_| Ok(()))
-            .map_err(SelfTestError::Restore)?;
-        Ok((Restored::of(pid).map_err(SelfTestError::Prepare)?, netns))
+        let pid = rpc::restore(criu, &spec, &mut |_| Ok(())).map_err(SelfTestError::Restore)?;
+        Restored::of(pid).map_err(SelfTestError::Prepare)
+    }
+}
+
+fn sys_at(path: String) -> ExternalMount {
+    ExternalMount {
+        name: "sys".to_owned(),
+        path,
     }
 }
 
@@ -325,6 +397,10 @@ impl Restored {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self(pid, pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.as_raw_nonzero().get().unsigned_abs()
     }
 }
 

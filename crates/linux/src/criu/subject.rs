@@ -1,36 +1,47 @@
 //! What the self-test checkpoints: an init that holds a counter, a TCP listener, a
-//! pseudo-terminal and a watch on a file, and uses all of them each time it is asked.
+//! pseudo-terminal, a watch on a file and a TCP connection to itself with data under way, and uses
+//! all of them each time it is asked.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// Where it listens.
-pub(super) const PORT: u16 = 4711;
+pub const PORT: u16 = 4711;
 const WATCHED: &str = "/watched";
+/// One file by both its names.
+const KEPT: [&str; 2] = ["/dev/shm/kept", "/run/shm/kept"];
 
-/// The init of the self-test: a process of its own. Ends only by failing.
+/// The init of the self-test: a process of its own. Ends only by failing. A number as its second
+/// argument is the memory it holds, in bytes.
 pub fn subject_main() -> ! {
-    let code = match serve() {
+    let bytes = std::env::args().nth(2).and_then(|text| text.parse().ok());
+    let held = vec![1u8; bytes.unwrap_or(0)];
+    let code = match std::hint::black_box(serve(&held)) {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap_or(1),
     };
     std::process::exit(code)
 }
 
-fn serve() -> io::Result<()> {
+fn serve(held: &[u8]) -> io::Result<()> {
     let (mut terminal, mut side) = terminal()?;
     let watch = watch()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+    let mut wire = Wire::new()?;
+    fs::write(KEPT[0], "kept")?;
     let mut count = 0u64;
     loop {
         let (mut client, _) = listener.accept()?;
+        let carried = wire.carried(count);
         count += 1;
+        wire.send(count);
         let said = format!("{count}\n");
         side.write_all(said.as_bytes())?;
         let mut heard = [0; 32];
@@ -38,7 +49,39 @@ fn serve() -> io::Result<()> {
         let heard = String::from_utf8_lossy(&heard[..len]).trim().to_owned();
         fs::write(WATCHED, &said)?;
         let seen = rustix::io::read(&watch, &mut [0u8; 4096][..])?;
-        writeln!(client, "{count} {heard} {}", seen > 0)?;
+        // Every page of it, as it was, and the file in memory.
+        let whole = held.iter().step_by(4096).all(|byte| *byte == 1);
+        let whole = whole && fs::read(KEPT[1])? == b"kept";
+        writeln!(client, "{count} {heard} {} {}", seen > 0, carried && whole)?;
+    }
+}
+
+/// A TCP connection to ourselves. Its data waits in the kernel from one request to the next.
+struct Wire {
+    near: TcpStream,
+    far: TcpStream,
+}
+
+impl Wire {
+    fn new() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let near = TcpStream::connect(listener.local_addr()?)?;
+        let (far, _) = listener.accept()?;
+        far.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut wire = Self { near, far };
+        wire.send(0);
+        Ok(wire)
+    }
+
+    fn send(&mut self, count: u64) {
+        // If it is cut, that shows at the other end.
+        let _ = self.near.write_all(&count.to_be_bytes());
+    }
+
+    /// Whether what was sent has come.
+    fn carried(&mut self, count: u64) -> bool {
+        let mut bytes = [0; 8];
+        self.far.read_exact(&mut bytes).is_ok() && u64::from_be_bytes(bytes) == count
     }
 }
 

@@ -120,9 +120,9 @@ fn identity() -> Result<(), i32> {
 /// only given to who can see one, hence before the change of root.
 struct Filesystems {
     proc: OwnedFd,
+    sysfs: Option<OwnedFd>,
     devpts: OwnedFd,
-    run: OwnedFd,
-    shm: OwnedFd,
+    memory: OwnedFd,
 }
 
 type Option_<'a> = (&'static CStr, &'a CStr);
@@ -131,42 +131,64 @@ impl Filesystems {
     fn make(plan: &Plan<'_>) -> Result<Self, Errno> {
         let strict = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let tmpfs = |mode: &'static CStr, size| {
-            let options = [
-                (c"mode", mode),
-                (c"size", size),
-                (c"nr_inodes", &*plan.inodes),
-            ];
-            filesystem(c"tmpfs", &[], &options, strict)
-        };
+        let memory = [
+            (c"mode", c"0755"),
+            (c"size", &*plan.memory_size),
+            (c"nr_inodes", &*plan.inodes),
+        ];
         Ok(Self {
             proc: filesystem(c"proc", &[], &[], strict | noexec)?,
+            sysfs: match plan.sysfs {
+                Some(_) => None,
+                None => {
+                    let readonly = MountAttrFlags::MOUNT_ATTR_RDONLY;
+                    Some(filesystem(c"sysfs", &[], &[], strict | noexec | readonly)?)
+                }
+            },
             devpts: filesystem(
                 c"devpts",
                 &[c"newinstance"],
                 &[(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")],
                 MountAttrFlags::MOUNT_ATTR_NOSUID | noexec,
             )?,
-            run: tmpfs(c"0755", &plan.run_size)?,
-            shm: tmpfs(c"1777", &plan.shm_size)?,
+            memory: filesystem(c"tmpfs", &[], &memory, strict)?,
         })
     }
 
     fn attach(self, plan: &Plan<'_>, report: &Report) -> Result<(), Errno> {
+        let sysfs = self.sysfs.as_ref().or(plan.sysfs.as_ref());
         let all = [
-            (self.proc.as_fd(), ATTACHED[0]),
-            (plan.sysfs.as_fd(), ATTACHED[1]),
-            (self.devpts.as_fd(), ATTACHED[2]),
-            (self.run.as_fd(), ATTACHED[3]),
-            (self.shm.as_fd(), ATTACHED[4]),
+            Some(&self.proc),
+            sysfs,
+            Some(&self.devpts),
+            Some(&self.memory),
         ];
-        for (item, (mount, path)) in (0..).zip(all) {
+        for (item, (mount, path)) in (0..).zip(all.into_iter().zip(ATTACHED)) {
             report.item(item);
-            attach(mount, path)?;
+            if let Some(mount) = mount {
+                attach(mount.as_fd(), path)?;
+            }
         }
+        report.item(ATTACHED.len() as u32 - 1);
+        attach(shared_memory()?.as_fd(), ATTACHED[4])?;
         Ok(())
     }
 }
+
+/// What becomes `/dev/shm`: a directory of `/run`, so that there is one tmpfs. A checkpoint packs up
+/// each with `tar`, which takes longer than all else about it.
+fn shared_memory() -> Result<OwnedFd, Errno> {
+    rustix::fs::mkdir(SHARED_MEMORY, Mode::empty())?;
+    // Apart from creation, because of the umask.
+    rustix::fs::chmod(SHARED_MEMORY, Mode::from_raw_mode(0o1777))?;
+    open_tree(
+        CWD,
+        SHARED_MEMORY,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+}
+
+const SHARED_MEMORY: &CStr = c"/run/shm";
 
 /// Where the file systems go, in the order of the report's items.
 pub(super) const ATTACHED: [&CStr; 5] = [c"/proc", c"/sys", c"/dev/pts", c"/run", c"/dev/shm"];
@@ -216,12 +238,7 @@ fn mask(plan: &Plan<'_>, report: &Report) -> Result<(), i32> {
         item += 1;
         let cover = match masked {
             Masked::File(_) => open_tree(CWD, c"/dev/null", clone),
-            Masked::Directory(_) => filesystem(
-                c"tmpfs",
-                &[],
-                &[(c"mode", c"0555"), (c"nr_inodes", c"1")],
-                MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC,
-            ),
+            Masked::Directory(_) => empty_directory(),
         };
         attach(cover.map_err(raw)?.as_fd(), masked.path()).map_err(raw)?;
     }
@@ -234,6 +251,23 @@ fn mask(plan: &Plan<'_>, report: &Report) -> Result<(), i32> {
     }
     Ok(())
 }
+
+/// A detached directory without anything in it. A checkpoint packs up each tmpfs with `tar`, so the
+/// kernel's own empty directory is preferred, where it has one.
+fn empty_directory() -> Result<OwnedFd, Errno> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, EMPTY, clone).or_else(|_| {
+        filesystem(
+            c"tmpfs",
+            &[],
+            &[(c"mode", c"0555"), (c"nr_inodes", c"1")],
+            MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        )
+    })
+}
+
+/// Was for line disciplines once; the kernel keeps it, and nothing can be made in there.
+const EMPTY: &CStr = c"/proc/tty/ldisc";
 
 /// The socket of init. Its peers see the process that calls `listen`, which is init from now on.
 fn listening(listen: &Listen) -> Result<OwnedFd, Errno> {

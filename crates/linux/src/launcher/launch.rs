@@ -11,6 +11,7 @@ use super::message::{CgroupJoin, Failure, LISTEN_FD, LaunchSpec, Launched, Netwo
 use super::plan::Plan;
 use super::report::{Report, Shared, Step, now};
 use super::{InNetns, child, pipe};
+use crate::netns::OwnedPair;
 use crate::overlay::{self, OverlayError};
 use crate::process::{Identity, kill, wait_ended};
 use crate::seccomp::Filter;
@@ -19,11 +20,9 @@ use crate::sys::{self, Forked};
 /// How long the child may take to reach its program.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-const NAMESPACES: i32 = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC;
+/// Beside the user namespace and the network.
+const NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 
 /// What the launcher keeps between launches.
 pub(super) struct Tools<'a> {
@@ -68,7 +67,7 @@ impl Clock {
 /// Starts a sandbox; on failure nothing of it is left.
 pub(super) fn launch(
     spec: &LaunchSpec,
-    netns: Option<OwnedFd>,
+    given: Vec<OwnedFd>,
     tools: &Tools<'_>,
 ) -> Result<Made, Failure> {
     let mut clock = Clock {
@@ -78,7 +77,7 @@ pub(super) fn launch(
     let (root, _) = overlay::mount(&spec.layers, &spec.upper_dir, tools.mapping)
         .map_err(|e| root_failure(&e))?;
     clock.mark("network namespace");
-    let netns = network(spec, netns)?;
+    let network = Namespaces::of(spec, given)?;
     let failed = |step: &'static str| move |e: io::Error| Failure::io(step, None, &e);
     let shared = Shared::new().map_err(failed("shared page"))?;
     let (go, go_writer) = pipe().map_err(failed("pipe"))?;
@@ -89,19 +88,19 @@ pub(super) fn launch(
             .map_err(|e| Failure::io("pipe", None, &e.into()))?;
     }
     let cgroup = spec.cgroup.unified.as_deref().map(open_dir).transpose()?;
-    let inside =
-        InNetns::enter(netns.as_fd(), tools.home_netns).map_err(failed("network namespace"))?;
+    let inside = network.enter(tools).map_err(failed("network namespace"))?;
     clock.mark("sysfs");
-    let sysfs = sysfs().map_err(failed("sysfs"))?;
+    let sysfs = match &inside {
+        Some(_) => Some(sysfs().map_err(failed("sysfs"))?),
+        None => None,
+    };
     clock.mark("prepare");
     let plan = Plan::new(spec, tools.filter, root, sysfs, go)?;
     clock.mark("clone");
-    // SAFETY: the launcher has one thread, and the child keeps to `child::run`'s rules.
-    let (pid, pidfd) = match unsafe { sys::clone3(NAMESPACES, cgroup.as_ref().map(AsFd::as_fd)) } {
-        Ok(Forked::Child) => child::run(&plan, shared.report(), go_writer.as_raw_fd()),
-        Ok(Forked::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(error) => return Err(Failure::io("clone", None, &error)),
-    };
+    let mut child = || -> () { child::run(&plan, shared.report(), go_writer.as_raw_fd()) };
+    let (pid, pidfd) = network
+        .clone_child(cgroup.as_ref().map(AsFd::as_fd), &mut child)
+        .map_err(failed("clone"))?;
     drop((inside, done_writer));
     let started = admit(spec, pid, &mut clock)
         .and_then(|()| release(&go_writer))
@@ -138,12 +137,62 @@ pub(super) fn root_failure(error: &OverlayError) -> Failure {
     }
 }
 
-fn network(spec: &LaunchSpec, given: Option<OwnedFd>) -> Result<OwnedFd, Failure> {
-    match (spec.network, given) {
-        (Network::Given, Some(netns)) => Ok(netns),
-        (Network::Given, None) => Err(Failure::refused("network namespace", "none was sent")),
-        (Network::Isolated, _) => {
-            crate::netns::create().map_err(|e| Failure::io("network namespace", None, &e))
+/// Where the sandbox's network is, and with it who owns it.
+enum Namespaces {
+    OfHost(OwnedFd),
+    OfSandbox(OwnedPair),
+}
+
+impl Namespaces {
+    fn of(spec: &LaunchSpec, given: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let mut given = given.into_iter();
+        let mut next = |what| {
+            let none = || Failure::refused("network namespace", what);
+            given.next().ok_or_else(none)
+        };
+        match spec.network {
+            Network::Given => Ok(Self::OfHost(next("none was sent")?)),
+            Network::Owned => Ok(Self::OfSandbox(OwnedPair {
+                network: next("none was sent")?,
+                user: next("its owner was not sent")?,
+            })),
+            Network::Isolated => crate::netns::create()
+                .map(Self::OfHost)
+                .map_err(|e| Failure::io("network namespace", None, &e)),
+        }
+    }
+
+    /// Goes where the child is to be cloned from, if that is not here.
+    fn enter<'a>(&self, tools: &Tools<'a>) -> io::Result<Option<InNetns<'a>>> {
+        match self {
+            Self::OfHost(netns) => InNetns::enter(netns.as_fd(), tools.home_netns).map(Some),
+            Self::OfSandbox(_) => Ok(None),
+        }
+    }
+
+    fn clone_child(
+        &self,
+        cgroup: Option<BorrowedFd<'_>>,
+        child: &mut dyn FnMut(),
+    ) -> io::Result<(Pid, OwnedFd)> {
+        match self {
+            Self::OfHost(_) => {
+                let flags = NAMESPACES | libc::CLONE_NEWUSER;
+                // SAFETY: the launcher has one thread, and the child keeps to `child::run`'s rules.
+                match unsafe { sys::clone3(flags, cgroup) }? {
+                    Forked::Child => {
+                        child();
+                        // SAFETY: ends the child, which does not come here.
+                        unsafe { libc::_exit(127) }
+                    }
+                    Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
+                }
+            }
+            Self::OfSandbox(pair) => {
+                let pair = (pair.network.as_fd(), pair.user.as_fd());
+                // SAFETY: as above.
+                unsafe { sys::clone3_in(pair, NAMESPACES, cgroup, child) }
+            }
         }
     }
 }

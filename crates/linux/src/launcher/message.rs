@@ -25,7 +25,7 @@ pub struct Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
-    /// Start a sandbox. With [`Network::Given`] its network namespace is the one descriptor.
+    /// Start a sandbox. Beside it go the descriptors that its [`Network`] asks for.
     Launch(Box<LaunchSpec>),
     /// Make what maps the ids of a sandbox ahead of its launch, which does it otherwise.
     PrepareMapping {
@@ -95,8 +95,13 @@ pub const LISTEN_FD: i32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// From the descriptor sent with the request.
+    /// A namespace that belongs to the host: the one descriptor sent with the request. TCP
+    /// connections do not survive a checkpoint.
     Given,
+    /// A namespace that belongs to the sandbox's own user namespace: the descriptors of a
+    /// [`crate::netns::OwnedPair`], the network first. A pair is for one sandbox. TCP connections
+    /// can survive a checkpoint.
+    Owned,
     /// A new namespace with nothing but a loopback device.
     Isolated,
 }
@@ -110,14 +115,15 @@ pub struct CgroupJoin {
     pub split: Vec<String>,
 }
 
-/// Sizes of the memory file systems, in bytes.
+/// Sizes of the memory file systems, in bytes. They are parts of one, which has the sum: a
+/// checkpoint costs some milliseconds for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsSizes {
     /// `/run`.
     pub run: u64,
     /// `/dev/shm`.
     pub shm: u64,
-    /// The most files in each.
+    /// The most files in both.
     pub inodes: u64,
 }
 

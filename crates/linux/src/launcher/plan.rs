@@ -15,7 +15,8 @@ const MAX_PATHS: usize = 64;
 
 pub(super) struct Plan<'a> {
     pub(super) root: OwnedFd,
-    pub(super) sysfs: OwnedFd,
+    /// `None` where the network is the sandbox's own: then the child makes it.
+    pub(super) sysfs: Option<OwnedFd>,
     /// The child reads a byte here before it starts.
     pub(super) go: OwnedFd,
     pub(super) hostname: Vec<u8>,
@@ -23,8 +24,8 @@ pub(super) struct Plan<'a> {
     pub(super) rlimits: &'a [ResourceLimit],
     pub(super) masked: Vec<Masked>,
     pub(super) readonly: Vec<CString>,
-    pub(super) run_size: CString,
-    pub(super) shm_size: CString,
+    /// Of `/run` with `/dev/shm`.
+    pub(super) memory_size: CString,
     pub(super) inodes: CString,
     pub(super) listen: Option<Listen>,
     pub(super) program: CString,
@@ -74,7 +75,7 @@ impl<'a> Plan<'a> {
         spec: &'a LaunchSpec,
         filter: &'a Filter,
         root: OwnedFd,
-        sysfs: OwnedFd,
+        sysfs: Option<OwnedFd>,
         go: OwnedFd,
     ) -> Result<Self, Failure> {
         if spec.masked.len() > MAX_PATHS || spec.readonly.len() > MAX_PATHS {
@@ -106,8 +107,7 @@ impl<'a> Plan<'a> {
                 .iter()
                 .map(|path| c(path))
                 .collect::<Result<_, _>>()?,
-            run_size: c(&spec.tmpfs.run.to_string())?,
-            shm_size: c(&spec.tmpfs.shm.to_string())?,
+            memory_size: c(&spec.tmpfs.run.saturating_add(spec.tmpfs.shm).to_string())?,
             inodes: c(&spec.tmpfs.inodes.to_string())?,
             listen: spec.listen.as_deref().map(Listen::new).transpose()?,
             program: c(&spec.program)?,

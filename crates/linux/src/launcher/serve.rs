@@ -114,7 +114,7 @@ impl Launcher<'_> {
             Err(error) => return self.refuse(error.to_string()),
         };
         let done = match call {
-            Call::Launch(spec) => self.launch(*spec, fds.into_iter().next()).map(Some),
+            Call::Launch(spec) => self.launch(*spec, fds).map(Some),
             Call::PrepareMapping { uid_base } => self
                 .prepare_mapping(uid_base)
                 .map(|()| Some((Event::Mapped, None))),
@@ -150,7 +150,7 @@ impl Launcher<'_> {
     fn launch(
         &mut self,
         spec: LaunchSpec,
-        netns: Option<OwnedFd>,
+        given: Vec<OwnedFd>,
     ) -> Result<(Event, Option<OwnedFd>), Failure> {
         if self.sandboxes.len() >= MAX_SANDBOXES {
             return Err(Failure::refused("request", "too many sandboxes"));
@@ -174,7 +174,7 @@ impl Launcher<'_> {
             filter,
             mapping: self.mappings[&spec.uid_base].as_fd(),
         };
-        let made = launch(&spec, netns, &tools)?;
+        let made = launch(&spec, given, &tools)?;
         let pidfd = made
             .pidfd
             .try_clone()

@@ -12,16 +12,16 @@ use rustix::mount::{
     OpenTreeFlags, fsconfig_create, fsmount, fsopen, mount_change, move_mount, open_tree,
 };
 
-use super::{OverlayError, Trees, plain};
+use super::{Options, OverlayError, Trees, plain};
 
 /// Where the scratch directory is attached: any directory that every host has and that no layer
 /// is in.
 const PLACE: &str = "/sys";
 
-pub(super) fn mount(trees: &Trees) -> Result<OwnedFd, OverlayError> {
+pub(super) fn mount(trees: &Trees, options: Options) -> Result<OwnedFd, OverlayError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
-            .spawn_scoped(scope, || mount_here(trees))
+            .spawn_scoped(scope, || mount_here(trees, options))
             .map_err(|source| failed("thread", source))?;
         thread
             .join()
@@ -37,7 +37,7 @@ fn failed(step: &str, source: std::io::Error) -> OverlayError {
 }
 
 /// In a thread of its own, whose mount namespace and working directory it changes.
-fn mount_here(trees: &Trees) -> Result<OwnedFd, OverlayError> {
+fn mount_here(trees: &Trees, wanted: Options) -> Result<OwnedFd, OverlayError> {
     // SAFETY: no pointers. Of this thread alone: mount namespace, root and working directory.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
         return Err(failed("namespace", std::io::Error::last_os_error()));
@@ -59,8 +59,10 @@ fn mount_here(trees: &Trees) -> Result<OwnedFd, OverlayError> {
     }
     let upper = trees.layers.len().to_string();
     attach(&upper, &trees.upper).map_err(plain("attach the upper layer"))?;
-    let options =
-        format!("lowerdir={lower},upperdir={upper}/u,workdir={upper}/w,index=on,nfs_export=on");
+    let mut options = format!("lowerdir={lower},upperdir={upper}/u,workdir={upper}/w");
+    for option in wanted.on() {
+        let _ = write!(options, ",{option}=on");
+    }
     overlay(&scratch, &options).map_err(plain("mount by paths, see the kernel's log"))
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use super::{Probe, Status, Subject};
-use crate::criu::{Found, Program, default_prefix, find, selftest};
+use crate::criu::{Found, Owner, Program, default_prefix, find, selftest};
 
 /// The name of the probe whose lack [`crate::criu::install`] mends.
 pub const CRIU: &str = "CRIU";
@@ -51,10 +51,11 @@ pub(super) fn tried(found: &Found, state_dir: &Path, program: &Program) -> Probe
             "not run without a CRIU that suits the kernel",
         );
     };
-    match selftest(criu, program, state_dir) {
+    match selftest(criu, program, state_dir, Owner::Sandbox) {
         Ok(done) => {
             let detail = format!(
-                "dump {} ms, restore {} ms, with a listener, a terminal and a watch",
+                "dump {} ms, restore {} ms, with a listener, an open connection, a terminal and a \
+                 watch",
                 done.dump.as_millis(),
                 done.restore.as_millis()
             );

@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::{Probe, Status, Subject};
 use crate::command::{self, Ran};
 
+/// The name of what tells about gVisor.
+pub const GVISOR: &str = "gVisor";
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a program is, in our `PATH` and the usual places.
@@ -104,9 +107,18 @@ pub(super) fn bootstrap() -> Probe {
 }
 
 pub(super) fn runsc() -> Probe {
-    let subject = Subject::new("gVisor", "no gVisor driver", "install runsc");
-    let first = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    subject.from(output(&["runsc", "--version"]).map(first))
+    let subject = Subject::new(
+        GVISOR,
+        "no sandboxes with gVisor",
+        "`woodfrog doctor --fix` installs it apart from the system",
+    );
+    match crate::runsc::find(&crate::runsc::default_prefix()) {
+        Some(runsc) => {
+            let detail = format!("{} at {}", runsc.version, runsc.program.display());
+            subject.found(Status::Ok, detail)
+        }
+        None => subject.found(Status::Missing, "not installed"),
+    }
 }
 
 pub(super) fn archivers() -> Probe {

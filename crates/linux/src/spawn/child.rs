@@ -118,15 +118,10 @@ fn descriptors(prepared: &Prepared) -> Result<(), (SpawnStep, i32)> {
         // SAFETY: this process has its own descriptor table (no CLONE_FILES); sources are above 2.
         ok(unsafe { libc::dup2(source, target) }).map_err(|e| (SpawnStep::Descriptors, e))?;
     }
+    // No descriptor has a higher number, and gVisor takes none.
+    let last = i32::MAX as u32;
     // SAFETY: only flags in this process's own table.
-    let rc = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3u32,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    let rc = unsafe { libc::syscall(libc::SYS_close_range, 3u32, last, libc::CLOSE_RANGE_CLOEXEC) };
     ok(rc).map_err(|e| (SpawnStep::Descriptors, e))?;
     if matches!(prepared.spec.stdio, Stdio::Terminal(_)) {
         // SAFETY: TIOCSCTTY takes a number.

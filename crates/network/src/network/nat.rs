@@ -1,7 +1,7 @@
 //! NAT networking that works on this host.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio::sync::Mutex;
@@ -92,6 +92,13 @@ impl Nat {
 
     pub(super) fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// See [`super::Network::keep_address`].
+    pub(super) fn keep_address(&self, netns: BorrowedFd<'_>, slot: u32) -> Result<(), AttachError> {
+        let pair = self.config.subnet.pair(slot);
+        let pair = pair.ok_or(AttachError::NoSuchSlot(slot))?;
+        Ok(link::keep_address(netns, pair.guest)?)
     }
 
     pub(super) async fn attach(

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use woodfrog_guest_proto::{
-    Decoder, Exit, Frame, FrameKind, Hello, ProcessEnd, Request, StartRequest, encode_json,
+    Decoder, Exit, Follow, Frame, FrameKind, Hello, ProcessEnd, Request, StartRequest, encode_json,
     parse_json,
 };
 
@@ -29,15 +29,54 @@ async fn end(stream: &mut UnixStream) -> impl AsRef<[u8]> {
 }
 
 /// Tells one guest from another.
-pub(super) async fn boot_id(mut stream: UnixStream) -> String {
+pub async fn boot_id(mut stream: UnixStream) -> String {
     ask(&mut stream, &Request::Hello {}).await;
     let payload = end(&mut stream).await;
     let hello: Hello = parse_json(payload.as_ref()).expect("hello");
     hello.boot_id
 }
 
+/// Starts a shell's script as root and leaves it alone.
+pub async fn detach(mut stream: UnixStream, script: &str) {
+    let start = StartRequest {
+        cmd: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        user: Some("root".to_owned()),
+        cwd: Some("/".to_owned()),
+        follow: Follow::Detach,
+        ..StartRequest::default()
+    };
+    ask(&mut stream, &Request::Start(start)).await;
+    end(&mut stream).await;
+}
+
+/// Runs a shell's script as root; what it wrote.
+pub async fn script(mut stream: UnixStream, script: &str) -> String {
+    let start = StartRequest {
+        cmd: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        user: Some("root".to_owned()),
+        cwd: Some("/".to_owned()),
+        ..StartRequest::default()
+    };
+    ask(&mut stream, &Request::Start(start)).await;
+    let (mut decoder, mut said) = (Decoder::new(), Vec::new());
+    loop {
+        while let Some(frame) = decoder.next_frame().expect("a frame") {
+            match frame {
+                Frame::Data { bytes, .. } => said.extend_from_slice(&bytes),
+                Frame::End(_) => return String::from_utf8_lossy(&said).into_owned(),
+                Frame::Error(payload) => panic!("{}", String::from_utf8_lossy(&payload)),
+                Frame::Request(_) | Frame::Reply(_) | Frame::Event(_) => {}
+            }
+        }
+        let read = stream.read_buf(decoder.buffer()).await.expect("read");
+        assert_ne!(read, 0, "the guest hung up");
+    }
+}
+
 /// Runs a program with one argument as root; its exit code.
-pub(super) async fn run(mut stream: UnixStream, program: &str, arg: &str) -> i32 {
+pub async fn run(mut stream: UnixStream, program: &str, arg: &str) -> i32 {
     let start = StartRequest {
         cmd: program.to_owned(),
         args: vec![arg.to_owned()],

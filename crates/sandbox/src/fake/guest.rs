@@ -95,25 +95,44 @@ impl GuestScript {
     }
 }
 
-/// Serves one connection.
-pub(super) async fn serve(
-    script: Arc<GuestScript>,
-    sandbox: SandboxId,
-    exited: watch::Sender<Option<String>>,
-    mut stream: UnixStream,
-) {
-    // A connection that breaks concerns the other side only.
-    let _ = answer(&script, sandbox, &exited, &mut stream).await;
+/// A machine, as one connection to its guest sees it.
+pub(super) struct View {
+    pub(super) sandbox: SandboxId,
+    pub(super) boot: String,
+    pub(super) exited: watch::Sender<Option<String>>,
+    pub(super) paused: watch::Receiver<bool>,
+    pub(super) cuts: watch::Receiver<u64>,
+}
+
+/// Serves one connection, until a checkpoint cuts it.
+pub(super) async fn serve(script: Arc<GuestScript>, view: View, mut stream: UnixStream) {
+    let mut cuts = view.cuts.clone();
+    let cut = async {
+        // A machine that is gone cuts nothing any more.
+        if cuts.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        // A connection that breaks concerns the other side only.
+        _ = answer(&script, view, &mut stream) => {}
+        () = cut => {}
+    }
 }
 
 type Answer = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn answer(
-    script: &GuestScript,
-    sandbox: SandboxId,
-    exited: &watch::Sender<Option<String>>,
-    stream: &mut UnixStream,
-) -> Answer {
+async fn answer(script: &GuestScript, mut view: View, stream: &mut UnixStream) -> Answer {
+    if view.paused.wait_for(|paused| !paused).await.is_err() {
+        // Frozen until its end.
+        return Ok(());
+    }
+    let View {
+        sandbox,
+        boot,
+        exited,
+        ..
+    } = view;
     let Some(request) = read_request(stream).await? else {
         return Ok(());
     };
@@ -133,7 +152,7 @@ async fn answer(
             let hello = Hello {
                 version: "fake".to_owned(),
                 protocol: 1,
-                boot_id: sandbox.to_string(),
+                boot_id: boot,
                 uptime_ms: 1,
                 pid: 1,
             };

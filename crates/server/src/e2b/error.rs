@@ -33,6 +33,12 @@ impl E2bError {
             code: None,
         }
     }
+
+    /// The same error under another status, for what clients take a status to mean.
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
 }
 
 impl From<Fault> for E2bError {

@@ -6,9 +6,10 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
+use woodfrog_engine::SandboxView;
 use woodfrog_types::key::Principal;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
-use woodfrog_types::page::PageRequest;
+use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Order, SandboxFilter};
 use woodfrog_types::{Code, Fault};
 use woodfrog_wire::e2b::sandbox::ListedSandbox;
@@ -16,6 +17,7 @@ use woodfrog_wire::e2b::sandbox::ListedSandbox;
 use super::error::Result;
 use super::extract::Params;
 use super::routes::Routes;
+use super::sleep::is_paused;
 use crate::state::App;
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -41,11 +43,8 @@ async fn list_v1(
     loop {
         let limit = PAGE_ITEMS_MAX;
         let request = PageRequest { limit, cursor };
-        let page = app
-            .engine
-            .sandbox_list(&principal, filter.clone(), request)
-            .await?;
-        all.extend(page.items.iter().map(|view| (&view.sandbox).into()));
+        let page = select(&app, &principal, filter.clone(), request, Wanted::Running).await?;
+        all.extend(page.items);
         cursor = page.next;
         if cursor.is_none() || all.len() >= UNPAGED_ITEMS_MAX {
             return Ok(Json(all));
@@ -59,33 +58,97 @@ async fn list_v2(
     params: Params,
 ) -> Result<(HeaderMap, Json<Vec<ListedSandbox>>)> {
     let page = params.page()?;
+    let wanted = Wanted::of(&params)?;
     let running = app.engine.sandbox_count(&principal).await?;
     let mut headers = HeaderMap::new();
     headers.insert("x-total-running", running.into());
-    let empty = (headers.clone(), Json(Vec::new()));
-    if !wants_running(&params)? {
-        return Ok(empty);
-    }
     let Some(filter) = filter(&app, &principal, &params).await? else {
-        return Ok(empty);
+        return Ok((headers, Json(Vec::new())));
     };
-    let page = app.engine.sandbox_list(&principal, filter, page).await?;
+    let page = select(&app, &principal, filter, page, wanted).await?;
     super::extract::next_token(&mut headers, page.next.as_deref())?;
-    let items = page.items.iter().map(|view| (&view.sandbox).into());
-    Ok((headers, Json(items.collect())))
+    Ok((headers, Json(page.items)))
 }
 
-/// Whether the states that are asked for include the only one there is.
-fn wants_running(params: &Params) -> std::result::Result<bool, Fault> {
-    let states = params.items("state");
-    if let Some(bad) = states
-        .iter()
-        .find(|state| !matches!(**state, "running" | "paused"))
-    {
-        let shown: String = bad.chars().take(64).collect();
-        return Err(Fault::invalid("state", format!("unknown state `{shown}`")));
+/// A page of those in the wanted state. The store knows our states, which are finer and do not say
+/// who put a sandbox to sleep: what it gives is looked through.
+async fn select(
+    app: &App,
+    principal: &Principal,
+    mut filter: SandboxFilter,
+    page: PageRequest,
+    wanted: Wanted,
+) -> std::result::Result<Page<ListedSandbox>, Fault> {
+    filter.states = wanted.states();
+    let PageRequest { limit, mut cursor } = page;
+    let mut items = Vec::with_capacity(limit);
+    loop {
+        let request = PageRequest {
+            limit: limit - items.len(),
+            cursor,
+        };
+        let found = app
+            .engine
+            .sandbox_list(principal, filter.clone(), request)
+            .await?;
+        let matching = found.items.iter().filter(|view| wanted.has(view));
+        items.extend(matching.map(|view| ListedSandbox::from(&view.sandbox)));
+        cursor = found.next;
+        if cursor.is_none() || items.len() >= limit {
+            let next = cursor;
+            return Ok(Page { items, next });
+        }
     }
-    Ok(states.is_empty() || states.contains(&"running"))
+}
+
+/// The states that a list asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Both,
+    Running,
+    Paused,
+}
+
+impl Wanted {
+    fn of(params: &Params) -> std::result::Result<Self, Fault> {
+        let states = params.items("state");
+        if let Some(bad) = states
+            .iter()
+            .find(|state| !matches!(**state, "running" | "paused"))
+        {
+            let shown: String = bad.chars().take(64).collect();
+            return Err(Fault::invalid("state", format!("unknown state `{shown}`")));
+        }
+        let named = |state| states.contains(&state);
+        Ok(match (named("running"), named("paused")) {
+            (true, false) => Self::Running,
+            (false, true) => Self::Paused,
+            (true, true) | (false, false) => Self::Both,
+        })
+    }
+
+    /// Our states among which the wanted ones are.
+    fn states(self) -> Vec<&'static str> {
+        match self {
+            Self::Both | Self::Running => Vec::new(),
+            Self::Paused => [
+                "paused",
+                "hibernating",
+                "hibernated",
+                "archiving",
+                "archived",
+            ]
+            .into(),
+        }
+    }
+
+    fn has(self, view: &SandboxView) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Running => !is_paused(view),
+            Self::Paused => is_paused(view),
+        }
+    }
 }
 
 /// `None` if the template that is asked for does not exist: then nothing matches.
@@ -108,6 +171,7 @@ async fn filter(
         },
     };
     Ok(Some(SandboxFilter {
+        states: Vec::new(),
         metadata: metadata(params)?,
         template,
         started_after: params.parse("startedAfter")?,

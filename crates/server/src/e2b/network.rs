@@ -21,7 +21,7 @@ async fn update(
     InPath(id): InPath,
     OptionalBody(request): OptionalBody<Network>,
 ) -> Result<StatusCode> {
-    let view = app.engine.sandbox_fetch(&principal, &id).await?;
+    let view = super::sleep::running(&app, &principal, &id).await?;
     let spec = request.update(view.sandbox.network)?;
     app.engine.sandbox_network(&principal, &id, spec).await?;
     Ok(StatusCode::NO_CONTENT)

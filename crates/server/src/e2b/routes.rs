@@ -13,6 +13,8 @@ pub enum Access {
     Public,
     /// Who has a valid API key.
     Key,
+    /// Who has the token of what the path names; handlers check it.
+    Token,
 }
 
 /// One route.
@@ -37,6 +39,18 @@ pub(super) struct Routes {
     table: Vec<Route>,
 }
 
+macro_rules! token {
+    ($($name:ident = $method:literal, $filter:ident;)*) => {$(
+        pub(super) fn $name<H, T>(self, path: &'static str, handler: H) -> Self
+        where
+            H: Handler<T, App>,
+            T: 'static,
+        {
+            self.open($method, MethodFilter::$filter, path, handler, Access::Token)
+        }
+    )*};
+}
+
 macro_rules! keyed {
     ($($name:ident = $method:literal, $filter:ident;)*) => {$(
         pub(super) fn $name<H, T>(self, path: &'static str, handler: H) -> Self
@@ -56,6 +70,14 @@ impl Routes {
         put = "PUT", PUT;
         patch = "PATCH", PATCH;
         delete = "DELETE", DELETE;
+    }
+
+    token! {
+        token_get = "GET", GET;
+        token_post = "POST", POST;
+        token_put = "PUT", PUT;
+        token_patch = "PATCH", PATCH;
+        token_delete = "DELETE", DELETE;
     }
 
     fn keyed<H, T>(
@@ -78,7 +100,7 @@ impl Routes {
         H: Handler<T, App>,
         T: 'static,
     {
-        self.public("GET", MethodFilter::GET, path, handler)
+        self.open("GET", MethodFilter::GET, path, handler, Access::Public)
     }
 
     pub(super) fn public_put<H, T>(self, path: &'static str, handler: H) -> Self
@@ -86,22 +108,23 @@ impl Routes {
         H: Handler<T, App>,
         T: 'static,
     {
-        self.public("PUT", MethodFilter::PUT, path, handler)
+        self.open("PUT", MethodFilter::PUT, path, handler, Access::Public)
     }
 
-    fn public<H, T>(
+    fn open<H, T>(
         mut self,
         method: &'static str,
         filter: MethodFilter,
         path: &'static str,
         handler: H,
+        access: Access,
     ) -> Self
     where
         H: Handler<T, App>,
         T: 'static,
     {
         self.routers.public = self.routers.public.route(path, on(filter, handler));
-        self.list(method, path, Access::Public)
+        self.list(method, path, access)
     }
 
     fn list(mut self, method: &'static str, path: &'static str, access: Access) -> Self {

@@ -5,15 +5,15 @@ use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use woodfrog_engine::{CreateSandbox, DeadlineChange, SandboxView};
 use woodfrog_types::key::Principal;
-use woodfrog_types::sandbox::OnTimeout;
 use woodfrog_wire::e2b::sandbox::{
-    self as wire, Connect, Generation, NewSandbox, Refresh, Sandbox, SandboxDetail, SetTimeout,
-    Tokens,
+    self as wire, Generation, NewSandbox, Refresh, Sandbox, SandboxDetail, SetTimeout, Tokens,
 };
 
 use super::error::Result;
 use super::extract::{Body, InPath, OptionalBody};
 use super::routes::Routes;
+use super::sleep::running;
+use super::snapshots::source;
 use crate::input::idempotency_key;
 use crate::state::App;
 
@@ -23,8 +23,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .post("/v2/sandboxes", create_v2)
         .get("/sandboxes/{id}", fetch)
         .delete("/sandboxes/{id}", delete)
-        .post("/sandboxes/{id}/connect", connect_v1)
-        .post("/v2/sandboxes/{id}/connect", connect_v2)
         .post("/sandboxes/{id}/timeout", set_timeout)
         .post("/sandboxes/{id}/refreshes", refresh)
 }
@@ -57,13 +55,14 @@ async fn create(
     request.check(generation)?;
     let wanted = CreateSandbox {
         timeout: Some(request.timeout(generation)?),
-        on_timeout: OnTimeout::Kill,
-        auto_resume: false,
+        on_timeout: request.on_timeout(),
+        auto_resume: request.auto_resume(),
+        sleep: None,
         network: request.take_network()?,
         secure: request.is_secure(generation),
         resources: None,
         idempotency_key: idempotency_key(headers)?,
-        template: request.template_id,
+        template: source(principal, request.template_id),
         metadata: request.metadata.unwrap_or_default(),
         env: request.env_vars.unwrap_or_default(),
     };
@@ -91,28 +90,6 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn connect_v1(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    InPath(id): InPath,
-    OptionalBody(request): OptionalBody<Connect>,
-) -> Result<Json<Sandbox>> {
-    let change = DeadlineChange::Extend(request.timeout(Generation::V1)?);
-    let view = app.engine.sandbox_deadline(&principal, &id, change).await?;
-    Ok(Json(reply(&app, &view)))
-}
-
-async fn connect_v2(
-    State(app): State<App>,
-    Extension(principal): Extension<Principal>,
-    InPath(id): InPath,
-    OptionalBody(request): OptionalBody<Connect>,
-) -> Result<Json<Sandbox>> {
-    let change = DeadlineChange::Extend(request.timeout(Generation::V2)?);
-    let view = app.engine.sandbox_deadline(&principal, &id, change).await?;
-    Ok(Json(reply(&app, &view)))
-}
-
 async fn set_timeout(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
@@ -120,6 +97,7 @@ async fn set_timeout(
     Body(request): Body<SetTimeout>,
 ) -> Result<StatusCode> {
     let change = DeadlineChange::Set(wire::timeout_or_now(request.timeout)?);
+    running(&app, &principal, &id).await?;
     app.engine.sandbox_deadline(&principal, &id, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -131,11 +109,12 @@ async fn refresh(
     OptionalBody(request): OptionalBody<Refresh>,
 ) -> Result<StatusCode> {
     let change = DeadlineChange::Extend(request.duration()?);
+    running(&app, &principal, &id).await?;
     app.engine.sandbox_deadline(&principal, &id, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn reply(app: &App, view: &SandboxView) -> Sandbox {
+pub(super) fn reply(app: &App, view: &SandboxView) -> Sandbox {
     Sandbox::new(&view.sandbox, tokens(app, view))
 }
 

@@ -7,7 +7,7 @@ use woodfrog_engine::TemplateView;
 use woodfrog_types::key::Principal;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
 use woodfrog_types::page::PageRequest;
-use woodfrog_types::{Code, Fault};
+use woodfrog_types::{Code, Fault, SnapshotId};
 use woodfrog_wire::e2b::template::{
     Template, TemplateAlias, TemplateUpdate, TemplateUpdated, TemplateWithBuilds,
 };
@@ -15,6 +15,7 @@ use woodfrog_wire::e2b::template::{
 use super::error::Result;
 use super::extract::{OptionalBody, Params, Segment, next_token};
 use super::routes::Routes;
+use super::snapshots;
 use crate::state::App;
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -140,8 +141,29 @@ async fn delete(
     Extension(principal): Extension<Principal>,
     Segment(name): Segment,
 ) -> Result<StatusCode> {
-    app.engine.template_delete(&principal, &name).await?;
+    let is_snapshot = name.contains('/') || name.starts_with(SnapshotId::TAG);
+    let deleted = match is_snapshot {
+        true => snapshots::delete(&app, &principal, &name).await,
+        false => app.engine.template_delete(&principal, &name).await,
+    };
+    match deleted {
+        // E2B keeps snapshots among the templates; here both names are tried.
+        Err(fault) if is_unknown(&fault) => match is_snapshot {
+            true => app.engine.template_delete(&principal, &name).await,
+            false => snapshots::delete(&app, &principal, &name).await,
+        }
+        .map_err(|second| if is_unknown(&second) { fault } else { second })?,
+        done => done?,
+    }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether nothing has the name.
+fn is_unknown(fault: &Fault) -> bool {
+    matches!(
+        fault.code,
+        Code::TemplateNotFound | Code::SnapshotNotFound | Code::InvalidArgument
+    )
 }
 
 async fn alias(

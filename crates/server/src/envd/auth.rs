@@ -145,6 +145,8 @@ pub(crate) fn basic_user(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use woodfrog_engine::Reach;
+
     use super::*;
 
     const TOKEN: &str = "0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0";
@@ -158,6 +160,7 @@ mod tests {
             network: Default::default(),
             default_user: "user".to_owned(),
             default_workdir: None,
+            reach: Reach::Awake,
         }
     }
 

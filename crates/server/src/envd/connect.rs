@@ -193,9 +193,18 @@ pub(crate) fn unary(result: Result<impl Serialize, RpcError>) -> Response {
 /// A streaming answer whose body is made of envelopes.
 pub(crate) fn streaming(body: Body) -> Response {
     let mut response = Response::new(body);
-    content_type(&mut response, "application/connect+json");
+    content_type(&mut response, STREAM);
     response
 }
+
+/// Whether an answer is a stream of envelopes.
+pub(crate) fn is_stream(response: &Response) -> bool {
+    let value = response.headers().get(header::CONTENT_TYPE);
+    value.is_some_and(|value| value == STREAM)
+}
+
+/// The content type of streams.
+const STREAM: &str = "application/connect+json";
 
 /// A stream that fails before its first message.
 pub(crate) fn stream_error(error: &RpcError) -> Response {

@@ -9,6 +9,7 @@ use woodfrog_engine::{GuestLease, SandboxAccess};
 use woodfrog_guest_client::GuestError;
 use woodfrog_guest_proto::{ErrorBody, ErrorCode};
 
+mod compose;
 mod content_type;
 mod download;
 mod encoding;
@@ -17,7 +18,7 @@ mod sink;
 mod source;
 mod upload;
 
-use super::auth::{self, FilesQuery, Operation};
+use super::auth::FilesQuery;
 use super::local::{Local, Transfer};
 use super::rest::RestError;
 
@@ -25,7 +26,7 @@ use super::rest::RestError;
 /// may block.
 const CHUNK: usize = 512 << 10;
 
-/// One request for files.
+/// One request for files, which its caller was found to be allowed.
 pub(crate) struct Request {
     pub(crate) access: SandboxAccess,
     pub(crate) lease: GuestLease,
@@ -40,31 +41,21 @@ impl Request {
         named.unwrap_or_else(|| self.access.default_user.clone())
     }
 
-    fn check(&self, operation: Operation) -> Result<(), RestError> {
-        auth::check_files(&self.access, &self.headers, &self.query, operation)?;
-        Ok(())
-    }
-
     async fn slot(&self) -> Transfer {
         Arc::clone(&self.local).transfer().await
     }
 
     pub(crate) async fn get(self) -> Response {
-        match self.check(Operation::Read) {
-            Ok(()) => download::get(self)
-                .await
-                .unwrap_or_else(|error| error.response()),
-            Err(error) => error.response(),
-        }
+        let answer = download::get(self).await;
+        answer.unwrap_or_else(|error| error.response())
     }
 
     pub(crate) async fn post(self, body: Body) -> Response {
-        match self.check(Operation::Write) {
-            Ok(()) => upload::post(self, body).await,
-            Err(error) => error.response(),
-        }
+        upload::post(self, body).await
     }
 }
+
+pub(crate) use compose::compose;
 
 /// The guest's refusal to open a file.
 fn not_opened(error: GuestError) -> RestError {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use woodfrog_guest_client::{ProcessEvent, ProcessStream, StdinWriter};
+use woodfrog_guest_client::{ProcessEvent, StdinWriter};
 use woodfrog_guest_proto as guest;
 use woodfrog_types::limits;
 use woodfrog_wire::envd as wire;
 
 use super::call::{Call, Messages, Sender, Stop};
 use super::connect::{self, Output, RpcCode, RpcError};
+use crate::follow::Followed;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -71,7 +72,7 @@ pub(crate) async fn start(
     sender: Sender,
 ) -> Result<(), Stop> {
     let request = start_request(&call, request)?;
-    let started = call.lease.start(request).await;
+    let started = Followed::start(call.lease, request).await;
     let stream = started.map_err(|error| not_started(error.into()))?;
     follow(stream, &sender).await
 }
@@ -94,15 +95,14 @@ pub(crate) async fn connect(
     sender: Sender,
 ) -> Result<(), Stop> {
     let process = select(request.process)?;
-    let stream = call
-        .lease
-        .attach(process, guest::From::Latest)
-        .await
-        .map_err(RpcError::from)?;
+    let attached = Followed::attach(&call.lease, process, guest::From::Latest).await;
+    let stream = attached.map_err(RpcError::from)?;
+    // What is left of the call would keep the sandbox awake.
+    drop(call);
     follow(stream, &sender).await
 }
 
-async fn follow(mut stream: ProcessStream, sender: &Sender) -> Result<(), Stop> {
+async fn follow(mut stream: Followed, sender: &Sender) -> Result<(), Stop> {
     loop {
         let next = sender.wait(stream.next()).await?;
         match next.map_err(RpcError::from)? {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
-use woodfrog_guest_client::WatchStream;
 use woodfrog_guest_proto as guest;
 use woodfrog_wire::envd as wire;
 
@@ -13,6 +12,7 @@ use super::call::{Call, Sender, Stop};
 use super::connect::{RpcCode, RpcError};
 use super::entry::event;
 use super::local::Local;
+use crate::follow::{Gaps, Watched};
 
 /// Polled watchers of one sandbox.
 const WATCHERS_MAX: usize = 128;
@@ -54,11 +54,13 @@ pub(crate) async fn stream(
     request: wire::WatchRequest,
     sender: Sender,
 ) -> Result<(), Stop> {
-    let watching = call.lease.watch(watch_request(&call, request)).await;
+    let watching = Watched::start(&call.lease, watch_request(&call, request)).await;
     let mut watching = watching.map_err(RpcError::from)?;
+    // What is left of the call would keep the sandbox awake.
+    drop(call);
     sender.message(&wire::WatchDirResponse::Start {}).await?;
     loop {
-        let next = sender.wait(watching.next()).await?;
+        let next = sender.wait(watching.next(Gaps::Silent)).await?;
         let Some(seen) = next.map_err(RpcError::from)? else {
             return Ok(());
         };
@@ -143,10 +145,10 @@ pub(crate) async fn create(
     local: Arc<Local>,
     request: wire::WatchRequest,
 ) -> Result<wire::CreateWatcherResponse, RpcError> {
-    let watching = call.lease.watch(watch_request(call, request)).await?;
+    let watching = Watched::start(&call.lease, watch_request(call, request)).await?;
     let watcher = Arc::new(Watcher::default());
     let watcher_id = local.watchers.add(Arc::clone(&watcher))?;
-    let (lease, id) = (call.lease.clone(), watcher_id.clone());
+    let (lease, id) = (call.lease.quiet(), watcher_id.clone());
     tokio::spawn(async move {
         tokio::select! {
             // What is kept of the sandbox goes with it.
@@ -165,9 +167,9 @@ pub(crate) async fn create(
     Ok(wire::CreateWatcherResponse { watcher_id })
 }
 
-async fn collect(mut watching: WatchStream, watcher: &Watcher) -> RpcError {
+async fn collect(mut watching: Watched, watcher: &Watcher) -> RpcError {
     loop {
-        match watching.next().await {
+        match watching.next(Gaps::Silent).await {
             Ok(Some(seen)) => {
                 if let Err(error) = watcher.push(seen) {
                     return error;

@@ -71,7 +71,7 @@ impl Refusal {
 
     pub(crate) fn of_fault(fault: &Fault, port: u16, form: Form) -> Self {
         match fault.code {
-            Code::SandboxNotFound => Self::not_found(form),
+            Code::SandboxNotFound | Code::Asleep => Self::not_found(form),
             Code::PortNotOpen => Self {
                 port: Some(port),
                 ..Self::plain(

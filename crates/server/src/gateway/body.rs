@@ -12,23 +12,43 @@ use tokio::time::{Instant, Sleep};
 use woodfrog_engine::GuestLease;
 
 /// A body from a sandbox. It fails the moment the sandbox ends, without what would look like a
-/// proper end: HTTP/1 closes the connection, HTTP/2 resets the stream. Holds the lease, so the
-/// sandbox counts as active while the body is read.
+/// proper end: HTTP/1 closes the connection, HTTP/2 resets the stream. Holds the lease: what that
+/// one says of the sandbox's activity holds while the body is read.
 pub(crate) struct Guarded {
     inner: Body,
+    lease: GuestLease,
+    moving: Moving,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     idle: Option<(Duration, Pin<Box<Sleep>>)>,
     over: bool,
 }
 
+/// Whether each frame is an activity of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moving {
+    Counts,
+    Silent,
+}
+
 impl Guarded {
     pub(crate) fn new(inner: Body, lease: GuestLease) -> Self {
-        let ended = Box::pin(async move { lease.ended().await });
+        let watched = lease.quiet();
+        let ended = Box::pin(async move { watched.ended().await });
         Self {
             inner,
+            lease,
+            moving: Moving::Silent,
             ended,
             idle: None,
             over: false,
+        }
+    }
+
+    /// A body that keeps its sandbox awake only when something comes of it.
+    pub(crate) fn quiet(inner: Body, lease: &GuestLease) -> Self {
+        Self {
+            moving: Moving::Counts,
+            ..Self::new(inner, lease.quiet())
         }
     }
 
@@ -61,6 +81,9 @@ impl hyper::body::Body for Guarded {
         }
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
+                if self.moving == Moving::Counts {
+                    self.lease.touch();
+                }
                 if let Some((limit, sleep)) = &mut self.idle {
                     sleep.as_mut().reset(Instant::now() + *limit);
                 }

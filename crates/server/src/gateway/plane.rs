@@ -10,16 +10,17 @@ use woodfrog_types::{Fault, SandboxId};
 /// engine.
 #[async_trait]
 pub trait DataPlane: Send + Sync + 'static {
-    /// `SandboxNotFound` unless it runs.
-    async fn access(&self, id: &SandboxId) -> Result<SandboxAccess, Fault>;
+    /// What it takes to reach a sandbox; never wakes it. `SandboxNotFound` if there is none.
+    async fn peek(&self, id: &SandboxId) -> Result<SandboxAccess, Fault>;
 
-    /// The running sandbox that the check accepts.
+    /// The sandbox that the check accepts; never wakes it.
     async fn access_by_signature(
         &self,
         check: &(dyn for<'a> Fn(&'a SandboxAccess) -> bool + Send + Sync),
     ) -> Option<SandboxAccess>;
 
-    /// The sandbox's guest, for one operation.
+    /// The sandbox's guest, for one operation. Wakes it and waits for it if any access may; else
+    /// `Asleep`. Comes after every check of who is asking.
     async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault>;
 
     /// `PortNotOpen` if nothing listens, not even a moment later.
@@ -28,8 +29,8 @@ pub trait DataPlane: Send + Sync + 'static {
 
 #[async_trait]
 impl DataPlane for Engine {
-    async fn access(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
-        Engine::access(self, id).await
+    async fn peek(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
+        Engine::peek(self, id).await
     }
 
     async fn access_by_signature(

@@ -1,9 +1,14 @@
 //! WebSockets and whatever else leaves HTTP behind.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::body::Body;
 use http::{HeaderValue, Request, Version, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use woodfrog_engine::GuestLease;
 
 /// A client's wish to leave HTTP.
@@ -42,7 +47,8 @@ impl Wanted {
         tokio::spawn(async move {
             let copy = async {
                 let (client, inside) = tokio::try_join!(self.client, inside)?;
-                let (mut client, mut inside) = (TokioIo::new(client), TokioIo::new(inside));
+                let mut client = Counted::new(TokioIo::new(client), lease.quiet());
+                let mut inside = TokioIo::new(inside);
                 let copied = tokio::io::copy_bidirectional(&mut client, &mut inside).await;
                 if let Err(error) = copied {
                     tracing::debug!(%error, "an upgraded connection broke");
@@ -58,5 +64,53 @@ impl Wanted {
                 }
             }
         });
+    }
+}
+
+/// A connection on which every move, either way, is an activity of the sandbox.
+struct Counted<T> {
+    inner: T,
+    lease: GuestLease,
+}
+
+impl<T> Counted<T> {
+    const fn new(inner: T, lease: GuestLease) -> Self {
+        Self { inner, lease }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if read.is_ready() {
+            self.lease.touch();
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        if written.is_ready() {
+            self.lease.touch();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }

@@ -21,6 +21,7 @@ use woodfrog_wire::native::problem::Problem;
 use super::extract::{InPath, Json as Body, Params, Segments, sandbox_id};
 use super::guest::{About, fault, lease};
 use super::problem::Result;
+use crate::follow::Followed;
 use crate::state::App;
 use output::Format;
 
@@ -36,7 +37,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 const ARGS_MAX: usize = 4096;
 
 /// Starts a process and streams its output until it ends. A client that goes away leaves the
-/// process alone.
+/// process alone. While this answer is open the sandbox does not fall asleep by itself; if it is
+/// put to sleep the answer goes on after the wake.
 #[utoipa::path(
     post, path = "/sandboxes/{id}/exec", operation_id = "process_start", tag = "processes",
     request_body = Exec, params(("id" = String, Path), ExecQuery),
@@ -66,9 +68,9 @@ async fn exec(
         let (process, pid) = (started.id, started.pid);
         return Ok((StatusCode::CREATED, Json(Started { process, pid })).into_response());
     };
-    let stream = guest.start(request).await;
-    let stream = stream.map_err(|error| fault(error, About::File))?;
-    Ok(output::response(guest, stream, format))
+    let followed = Followed::start(guest, request).await;
+    let followed = followed.map_err(|error| fault(error, About::File))?;
+    Ok(output::response(followed, format))
 }
 
 fn start_request(exec: Exec) -> std::result::Result<StartRequest, Fault> {
@@ -141,9 +143,9 @@ async fn attach(
         return Err(Fault::invalid("output", "output must be `events` or `raw` here").into());
     };
     let guest = lease(&app, &principal, &id).await?;
-    let stream = guest.attach(ProcessRef::Id(process), from).await;
-    let stream = stream.map_err(|error| fault(error, About::Process))?;
-    Ok(output::response(guest, stream, format))
+    let followed = Followed::attach(&guest, ProcessRef::Id(process), from).await;
+    let followed = followed.map_err(|error| fault(error, About::Process))?;
+    Ok(output::response(followed, format))
 }
 
 fn from(query: &AttachQuery, headers: &HeaderMap) -> std::result::Result<From, Fault> {

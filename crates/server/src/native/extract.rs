@@ -1,5 +1,7 @@
 //! Extractors whose rejections are problems.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -17,6 +19,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let bytes = json_bytes(request.into_body()).await?;
         Ok(Self(parse_json(&bytes)?))
+    }
+}
+
+/// A JSON body that may be absent.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let bytes = json_bytes(request.into_body()).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        Ok(Self(parse_json::<Option<T>>(&bytes)?.unwrap_or_default()))
     }
 }
 
@@ -58,6 +75,20 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
         let Segments(text) = Segments::<String>::from_request_parts(parts, state).await?;
         Ok(Self(sandbox_id(&text)?))
     }
+}
+
+/// `key=value` pairs, separated by commas.
+pub(super) fn pairs(field: &str, text: &str) -> Result<BTreeMap<String, String>, Fault> {
+    let pair = |pair: &str| {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Fault::invalid(field, format!("{field} must be key=value pairs")))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    text.split(',')
+        .filter(|pair| !pair.is_empty())
+        .map(pair)
+        .collect()
 }
 
 /// The sandbox that `text` names.

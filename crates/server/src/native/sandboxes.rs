@@ -1,8 +1,8 @@
 //! Sandboxes.
 
+mod copy;
+mod sleep;
 mod watch;
-
-use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -11,14 +11,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_engine::{CreateSandbox, DeadlineChange, SandboxView};
 use woodfrog_types::key::Principal;
-use woodfrog_types::sandbox::{OnTimeout, Order, Resources, SandboxFilter};
+use woodfrog_types::sandbox::{Order, Resources, SandboxFilter};
 use woodfrog_types::{Fault, Timestamp};
 use woodfrog_wire::native::network::Network;
 use woodfrog_wire::native::page::{Page, PageQuery};
 use woodfrog_wire::native::problem::Problem;
 use woodfrog_wire::native::sandbox::{Deadline, DeadlineMode, NewSandbox, Sandbox, SandboxQuery};
 
-use super::extract::{InPath, Json as Body, Params};
+use super::extract::{InPath, Json as Body, Params, pairs};
 use super::problem::Result;
 use crate::input::idempotency_key;
 use crate::state::App;
@@ -29,9 +29,22 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(fetch, delete))
         .routes(routes!(deadline))
         .routes(routes!(network))
+        .merge(sleep::routes())
+        .merge(copy::routes())
         .merge(watch::routes())
 }
 
+/// The states that a list can be asked for.
+const STATES: [&str; 8] = [
+    "creating",
+    "running",
+    "paused",
+    "hibernating",
+    "hibernated",
+    "waking",
+    "archiving",
+    "archived",
+];
 /// What a request that names no template gets.
 const DEFAULT_TEMPLATE: &str = "base";
 
@@ -61,8 +74,9 @@ async fn create(
     let wanted = CreateSandbox {
         template,
         timeout: request.timeout()?,
-        on_timeout: OnTimeout::Kill,
-        auto_resume: false,
+        on_timeout: request.on_timeout.into(),
+        auto_resume: request.auto_resume,
+        sleep: Some(request.sleep.over(app.engine.sleep_default())?),
         metadata: request.metadata,
         env: request.env,
         network: request.network.into(),
@@ -81,8 +95,13 @@ async fn template_resources(
     principal: &Principal,
     template: &str,
 ) -> std::result::Result<Resources, Fault> {
-    let view = app.engine.template_resolve(principal, template).await?;
-    Ok(view.template.resources)
+    match app.engine.template_resolve(principal, template).await {
+        Ok(view) => Ok(view.template.resources),
+        Err(unknown) => match app.engine.snapshot_fetch(principal, template).await {
+            Ok(snapshot) => Ok(snapshot.resources),
+            Err(_) => Err(unknown),
+        },
+    }
 }
 
 /// Sandboxes of the workspace, newest first.
@@ -127,24 +146,25 @@ async fn filter(
         ),
     };
     Ok(SandboxFilter {
-        metadata: metadata(query.metadata.as_deref().unwrap_or_default())?,
+        states: states(query.state.as_deref())?,
+        metadata: pairs("metadata", query.metadata.as_deref().unwrap_or_default())?,
         template,
         started_after: query.started_after.map(Timestamp::from_millis),
         order,
     })
 }
 
-fn metadata(text: &str) -> std::result::Result<BTreeMap<String, String>, Fault> {
-    let pair = |pair: &str| {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| Fault::invalid("metadata", "metadata must be key=value pairs"))?;
-        Ok((key.to_owned(), value.to_owned()))
+/// Our states by their names.
+fn states(text: Option<&str>) -> std::result::Result<Vec<&'static str>, Fault> {
+    let known = |name: &str| {
+        let found = STATES.iter().find(|state| **state == name);
+        found.copied().ok_or_else(|| {
+            let message = format!("state must be among {}", STATES.join(", "));
+            Fault::invalid("state", message)
+        })
     };
-    text.split(',')
-        .filter(|pair| !pair.is_empty())
-        .map(pair)
-        .collect()
+    let names = text.unwrap_or_default().split(',').map(str::trim);
+    names.filter(|name| !name.is_empty()).map(known).collect()
 }
 
 /// One sandbox.

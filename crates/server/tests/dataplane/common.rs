@@ -1,8 +1,11 @@
 //! The data plane in front of a real guest, without an engine.
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -14,10 +17,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
-use woodfrog_engine::{GuestLease, SandboxAccess};
-use woodfrog_guest_client::{GuestClient, GuestError, PathConnector};
+use woodfrog_engine::{GuestLease, Reach, SandboxAccess};
+use woodfrog_guest_client::{Connect, GuestClient, GuestError, PathConnector};
 use woodfrog_server::ServerOptions;
 use woodfrog_server::gateway::DataPlane;
 use woodfrog_server::serve::{Faces, Listener, serve};
@@ -33,11 +36,61 @@ pub(crate) struct Plane {
     pub(crate) access: SandboxAccess,
     client: GuestClient,
     pub(crate) ended: CancellationToken,
+    /// How often its guest was asked for, which wakes a real one.
+    pub(crate) guests: AtomicUsize,
+    pub(crate) cut: Arc<Cut>,
+}
+
+/// Connections to a guest that can be broken.
+pub(crate) struct Cut {
+    socket: PathBuf,
+    now: Mutex<CancellationToken>,
+    refused: AtomicBool,
+}
+
+impl Cut {
+    fn token(&self) -> CancellationToken {
+        self.now.lock().unwrap().clone()
+    }
+
+    /// Breaks every connection there is.
+    pub(crate) fn cut(&self) {
+        let next = CancellationToken::new();
+        std::mem::replace(&mut *self.now.lock().unwrap(), next).cancel();
+    }
+
+    /// Lets no new one through.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Only connections for streams go through the pump: descriptors would be lost in it.
+struct ThroughCut(Arc<Cut>);
+
+impl Connect for ThroughCut {
+    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
+        Box::pin(async {
+            if self.0.refused.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let mut inside = UnixStream::connect(&self.0.socket).await?;
+            let (near, mut far) = UnixStream::pair()?;
+            let cut = self.0.token();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = cut.cancelled() => {}
+                    _ = tokio::io::copy_bidirectional(&mut far, &mut inside) => {}
+                }
+            });
+            Ok(near)
+        })
+    }
 }
 
 #[async_trait::async_trait]
 impl DataPlane for Plane {
-    async fn access(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
+    async fn peek(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
         if *id == self.access.id && !self.ended.is_cancelled() {
             Ok(self.access.clone())
         } else {
@@ -53,6 +106,7 @@ impl DataPlane for Plane {
     }
 
     async fn guest(&self, _: &SandboxId) -> Result<GuestLease, Fault> {
+        self.guests.fetch_add(1, Ordering::SeqCst);
         Ok(GuestLease::new(self.client.clone(), self.ended.clone()))
     }
 
@@ -83,6 +137,9 @@ pub(crate) struct Setup {
     pub(crate) domain: Option<String>,
     pub(crate) port: u16,
     pub(crate) control: Router,
+    pub(crate) reach: Reach,
+    /// Whether connections to the guest can be broken; no descriptors come through then.
+    pub(crate) breakable: bool,
 }
 
 impl Default for Setup {
@@ -93,6 +150,8 @@ impl Default for Setup {
             domain: None,
             port: 0,
             control: Router::new().route("/who", get(async || "control")),
+            reach: Reach::Awake,
+            breakable: false,
         }
     }
 }
@@ -104,7 +163,16 @@ impl World {
 
     pub(crate) async fn with(setup: Setup) -> Self {
         let (dir, socket, child) = spawn_guest();
-        let client = GuestClient::new(Arc::new(PathConnector(socket)));
+        let cut = Arc::new(Cut {
+            socket: socket.clone(),
+            now: Mutex::default(),
+            refused: AtomicBool::new(false),
+        });
+        let connector: Arc<dyn Connect> = match setup.breakable {
+            true => Arc::new(ThroughCut(Arc::clone(&cut))),
+            false => Arc::new(PathConnector(socket)),
+        };
+        let client = GuestClient::new(connector);
         let start = Instant::now();
         while client.hello().await.is_err() {
             assert!(start.elapsed() < PATIENCE, "the guest does not answer");
@@ -118,11 +186,14 @@ impl World {
             network: setup.network,
             default_user: "user".to_owned(),
             default_workdir: None,
+            reach: setup.reach,
         };
         let plane = Arc::new(Plane {
             access,
             client,
             ended: CancellationToken::new(),
+            guests: AtomicUsize::new(0),
+            cut,
         });
         let options = Arc::new(ServerOptions {
             domain: setup.domain,
@@ -262,6 +333,7 @@ impl Drop for World {
     }
 }
 
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,

@@ -52,6 +52,71 @@ async fn content_goes_in_and_comes_out() {
     );
 }
 
+async fn compose(world: &World, body: &str) -> Answer {
+    let request = world
+        .envd("POST", "/files/compose")
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    world.fetch(request).await
+}
+
+#[tokio::test]
+async fn files_are_joined_into_one() {
+    let world = World::start().await;
+    for (name, content) in [("a", "one "), ("b", "two "), ("c", "three")] {
+        put(&world, name, content).await;
+    }
+    let home = world.home();
+    let body = r#"{"source_paths":["a","~/b","c"],"destination":"new/all","username":"user"}"#;
+    let joined = compose(&world, body).await;
+    let path = home.join("new/all");
+    assert_eq!(joined.status, 200, "{joined:?}");
+    assert_eq!(
+        joined.json(),
+        json!({"name": "all", "path": path.display().to_string(), "type": "file"})
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "one two three");
+    assert!(!home.join("a").exists() && !home.join("b").exists() && !home.join("c").exists());
+
+    put(&world, "d", "kept").await;
+    std::os::unix::fs::symlink(home.join("d"), home.join("link")).unwrap();
+    for (body, status) in [
+        ("{", 400),
+        ("[]", 400),
+        (r#"{"source_paths":[],"destination":"x"}"#, 400),
+        (r#"{"source_paths":["d"]}"#, 400),
+        (r#"{"source_paths":["d","gone"],"destination":"x"}"#, 404),
+        (r#"{"source_paths":["d","new"],"destination":"x"}"#, 400),
+        (r#"{"source_paths":["/dev/zero"],"destination":"x"}"#, 400),
+        (r#"{"source_paths":["d"],"destination":"./new/../d"}"#, 400),
+        (r#"{"source_paths":["d"],"destination":"link"}"#, 400),
+        (r#"{"source_paths":["d"],"destination":"new"}"#, 400),
+        (
+            r#"{"source_paths":["d"],"destination":"x","username":"nobody-here"}"#,
+            401,
+        ),
+    ] {
+        let refused = compose(&world, body).await;
+        assert_eq!(refused.status, status, "{body}: {refused:?}");
+        assert_eq!(refused.json()["code"], status, "{body}");
+        assert!(!home.join("x").exists(), "{body}");
+        assert_eq!(std::fs::read_to_string(home.join("d")).unwrap(), "kept");
+    }
+    let left: Vec<_> = std::fs::read_dir(&home)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    let request = world
+        .to_port(49983, "POST", "/files/compose")
+        .body(Body::from(body))
+        .unwrap();
+    assert_eq!(world.fetch(request).await.status, 401);
+}
+
 #[tokio::test]
 async fn kernel_files_that_say_they_are_empty_are_read() {
     let world = World::start().await;

@@ -7,3 +7,4 @@ mod filesystem;
 mod gateway;
 mod listener;
 mod process;
+mod sleep;

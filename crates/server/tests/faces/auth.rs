@@ -11,10 +11,15 @@ POST /sandboxes
 POST /v2/sandboxes
 GET /sandboxes/{id}
 DELETE /sandboxes/{id}
-POST /sandboxes/{id}/connect
-POST /v2/sandboxes/{id}/connect
 POST /sandboxes/{id}/timeout
 POST /sandboxes/{id}/refreshes
+POST /sandboxes/{id}/pause
+POST /sandboxes/{id}/connect
+POST /v2/sandboxes/{id}/connect
+POST /sandboxes/{id}/resume
+POST /sandboxes/{id}/fork
+POST /sandboxes/{id}/snapshots
+GET /snapshots
 GET /sandboxes
 GET /v2/sandboxes
 GET /sandboxes/{id}/metrics
@@ -22,15 +27,17 @@ GET /sandboxes/metrics
 GET /sandboxes/{id}/logs
 GET /v2/sandboxes/{id}/logs
 PUT /sandboxes/{id}/network
-POST /sandboxes/{id}/pause
-POST /sandboxes/{id}/resume
-POST /sandboxes/{id}/snapshots
-POST /sandboxes/{id}/fork
-GET /snapshots
 GET /volumes
 POST /volumes
 GET /volumes/{id}
 DELETE /volumes/{id}
+GET /volumecontent/{id}/path
+PATCH /volumecontent/{id}/path
+DELETE /volumecontent/{id}/path
+GET /volumecontent/{id}/dir
+POST /volumecontent/{id}/dir
+GET /volumecontent/{id}/file
+PUT /volumecontent/{id}/file
 GET /secrets
 POST /secrets
 GET /secrets/{id}
@@ -47,6 +54,10 @@ GET /templates/aliases/{alias}
 POST /templates/tags
 DELETE /templates/tags
 GET /templates/{id}/tags
+GET /templates/{id}/tags/count
+GET /templates/{id}/tags/exists
+GET /templates/{id}/tags/groups
+GET /templates/{id}/tags/{tag}/assignments
 POST /v3/templates
 POST /v2/templates/{id}/builds/{build}
 GET /templates/{id}/builds/{build}/status
@@ -84,7 +95,7 @@ async fn no_e2b_route_answers_without_a_valid_key() {
             let shown = format!("{} {path} {key:?}: {answer:?}", route.method);
             match route.access {
                 Access::Public => assert_ne!(answer.status, 401, "{shown}"),
-                Access::Key => {
+                Access::Key | Access::Token => {
                     assert_eq!(answer.status, 401, "{shown}");
                     assert_eq!(answer.json()["code"], 401, "{shown}");
                     assert!(answer.json()["message"].is_string(), "{shown}");

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use tokio::net::UnixStream;
 use woodfrog_sandbox::fake::FakeDriver;
 use woodfrog_sandbox::{
-    Adopted, Capabilities, Driver, DriverError, Egress, LaunchSpec, Launched, Result, Usage,
+    Adopted, Capabilities, CheckpointSpec, Checkpointed, Driver, DriverError, Egress, LaunchSpec,
+    Launched, RestoreSpec, Result, SnapshotHealth, Usage,
 };
-use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
+use woodfrog_types::{SandboxId, SnapshotId};
 
 /// A running guest; it ends with this.
 pub(crate) struct RealGuest {
@@ -137,6 +138,46 @@ impl Driver for Reaching {
 
     async fn usage(&self, id: &SandboxId) -> Result<Usage> {
         self.fake.usage(id).await
+    }
+
+    async fn pause(&self, id: &SandboxId) -> Result<()> {
+        self.fake.pause(id).await
+    }
+
+    async fn resume(&self, id: &SandboxId) -> Result<()> {
+        self.fake.resume(id).await
+    }
+
+    async fn checkpoint(&self, id: &SandboxId, spec: CheckpointSpec) -> Result<Checkpointed> {
+        self.fake.checkpoint(id, spec).await
+    }
+
+    async fn restore(&self, spec: RestoreSpec) -> Result<Launched> {
+        self.fake.restore(spec).await
+    }
+
+    async fn snapshot_remove(&self, snapshot: &SnapshotId) -> Result<()> {
+        self.fake.snapshot_remove(snapshot).await
+    }
+
+    async fn snapshot_verify(&self, snapshot: &SnapshotId) -> Result<SnapshotHealth> {
+        self.fake.snapshot_verify(snapshot).await
+    }
+
+    async fn snapshot_reconcile(&self, known: &[SnapshotId]) -> Result<Vec<SnapshotId>> {
+        self.fake.snapshot_reconcile(known).await
+    }
+
+    async fn snapshot_export(&self, snapshot: &SnapshotId) -> Result<PathBuf> {
+        self.fake.snapshot_export(snapshot).await
+    }
+
+    async fn snapshot_import_begin(&self, snapshot: &SnapshotId) -> Result<PathBuf> {
+        self.fake.snapshot_import_begin(snapshot).await
+    }
+
+    async fn snapshot_import_finish(&self, snapshot: &SnapshotId) -> Result<()> {
+        self.fake.snapshot_import_finish(snapshot).await
     }
 
     async fn take_upper(&self, id: &SandboxId) -> Result<PathBuf> {

@@ -105,3 +105,62 @@ fn every_file_is_embedded_under_its_number() {
         assert_eq!(usize::try_from(migration.version).unwrap(), index + 1);
     }
 }
+
+/// A file of the time before sleep: its sandboxes are read, never sleep by themselves, and end
+/// at their deadline as before.
+#[tokio::test]
+async fn sandboxes_of_the_first_schema_are_still_read() {
+    use woodfrog_store::SandboxStore;
+    use woodfrog_types::sandbox::SandboxState;
+    use woodfrog_types::sleep::SleepPolicy;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let common = r#""template_alias":"base","build":"0190a1b2-0000-7000-8000-000000000000",
+        "created_at":1,"timeout_ms":5,"on_timeout":"pause","auto_resume":false,
+        "resources":{"cpu_count":1,"memory_bytes":2,"disk_bytes":3,"pids":4},"env":{},
+        "network":{"internet":true,"allow_out":[],"deny_out":[],"dns_servers":["1.1.1.1"],
+        "allow_public_traffic":true,"mask_request_host":null,"header_rules":{}},"secure":true"#;
+    let mut conn = Connection::open(&path).unwrap();
+    run(&mut conn, &MIGRATIONS[..1]).unwrap();
+    let body = "0".repeat(25);
+    for (id, state, data) in [
+        ("1", "creating", ""),
+        ("2", "running", r#""instance":"note","#),
+        ("3", "deleting", r#""end_reason":"lost","#),
+    ] {
+        conn.execute(
+            "INSERT INTO sandboxes (id, workspace, template, state, generation, started_at, \
+             deadline, metadata, body) VALUES (?1, ?2, ?3, ?4, 7, 8, 9, '{}', ?5)",
+            params![
+                format!("sb{id}{body}"),
+                format!("ws0{body}"),
+                format!("tp0{body}"),
+                state,
+                format!(r#"{{"v":"1",{data}{common}}}"#),
+            ],
+        )
+        .unwrap();
+    }
+    drop(conn);
+    let store = crate::SqliteStore::open(&path).unwrap();
+    let all = store.sandbox_all().await.unwrap();
+    let states: Vec<_> = all.iter().map(|sandbox| sandbox.state.as_str()).collect();
+    assert_eq!(states, ["creating", "running", "deleting"]);
+    let SandboxState::Running { instance } = &all[1].state else {
+        panic!("{:?}", all[1]);
+    };
+    assert_eq!(instance.0, "note");
+    for sandbox in &all {
+        assert_eq!(sandbox.sleep, SleepPolicy::NEVER);
+        assert_eq!((sandbox.sleep_due, &sandbox.last_snapshot), (None, &None));
+    }
+    let due = store.sandbox_due(Timestamp::from_millis(9), 10).await;
+    assert_eq!(due.unwrap(), [all[1].id.clone()]);
+    // The next change writes the new form.
+    let mut next = all[1].clone();
+    next.generation += 1;
+    next.sleep = SleepPolicy::default();
+    store.sandbox_update(&next, vec![]).await.unwrap();
+    assert_eq!(store.sandbox_fetch(&next.id).await.unwrap(), Some(next));
+}

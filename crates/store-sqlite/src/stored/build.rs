@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
-use woodfrog_types::template::{Build, BuildState, BuiltImage, SecurityOptions, Template};
+use woodfrog_types::template::{Build, BuildState, BuiltImage, Runtime, SecurityOptions, Template};
 use woodfrog_types::{BuildId, Timestamp, WorkspaceId};
 
 use super::{StoredResources, StringMap, id_column, json_column, parse, time_column, to_json};
@@ -63,6 +63,18 @@ struct StoredSecurity {
     io_uring: bool,
     userfaultfd: bool,
     landlock: bool,
+    /// Absent in what was stored before there was a choice. One that is not known here makes the
+    /// record unreadable: a sandbox must not get less than was asked for.
+    #[serde(default)]
+    runtime: StoredRuntime,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredRuntime {
+    #[default]
+    Native,
+    Gvisor,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -178,6 +190,7 @@ fn image_to_stored(image: &BuiltImage) -> StoredImage {
         io_uring,
         userfaultfd,
         landlock,
+        runtime,
     } = image.security;
     StoredImage {
         env: image.env.clone(),
@@ -190,6 +203,10 @@ fn image_to_stored(image: &BuiltImage) -> StoredImage {
             io_uring,
             userfaultfd,
             landlock,
+            runtime: match runtime {
+                Runtime::Native => StoredRuntime::Native,
+                Runtime::Gvisor => StoredRuntime::Gvisor,
+            },
         },
     }
 }
@@ -207,6 +224,10 @@ fn image_from_stored(stored: StoredImage, layers: Vec<String>) -> BuiltImage {
             io_uring: stored.security.io_uring,
             userfaultfd: stored.security.userfaultfd,
             landlock: stored.security.landlock,
+            runtime: match stored.security.runtime {
+                StoredRuntime::Native => Runtime::Native,
+                StoredRuntime::Gvisor => Runtime::Gvisor,
+            },
         },
     }
 }

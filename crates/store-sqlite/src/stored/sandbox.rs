@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::Timestamp;
 use woodfrog_types::network::NetworkSpec;
-use woodfrog_types::sandbox::{EndReason, InstanceState, OnTimeout, Sandbox, SandboxState};
+use woodfrog_types::sandbox::{EndReason, OnTimeout, Sandbox};
+use woodfrog_types::sleep::SleepPolicy;
 
+use super::sleep::{StoredEnd, StoredPolicy, StoredState, state_from_stored, state_to_stored};
 use super::{
     StoredResources, StringMap, count_column, duration_to_millis, id_column, json_column, parse,
     time_column, time_column_opt, to_json,
@@ -26,18 +28,38 @@ const WHAT: &str = "sandbox";
 enum Body {
     #[serde(rename = "1")]
     V1(BodyV1),
+    #[serde(rename = "2")]
+    V2(BodyV2),
 }
 
+/// Before there was sleep.
 #[derive(Debug, Serialize, Deserialize)]
 struct BodyV1 {
-    template_alias: Option<String>,
-    build: String,
     /// The running driver's note; only with state `running`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
     /// Only with state `deleting`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end_reason: Option<String>,
+    #[serde(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct BodyV2 {
+    state: StoredState,
+    sleep: StoredPolicy,
+    sleep_due: Option<i64>,
+    last_snapshot: Option<String>,
+    #[serde(flatten)]
+    common: Common,
+}
+
+/// What both versions have.
+#[derive(Debug, Serialize, Deserialize)]
+struct Common {
+    template_alias: Option<String>,
+    build: String,
     created_at: i64,
     timeout_ms: Option<u64>,
     on_timeout: StoredOnTimeout,
@@ -69,79 +91,99 @@ struct StoredNetwork {
 
 /// The text of the `body` column.
 pub(crate) fn sandbox_to_json(sandbox: &Sandbox) -> Result<String> {
-    let (instance, end_reason) = match &sandbox.state {
-        SandboxState::Creating => (None, None),
-        SandboxState::Running { instance } => (Some(instance.0.clone()), None),
-        SandboxState::Deleting { reason } => (None, Some(reason.as_str().to_owned())),
-    };
-    let body = Body::V1(BodyV1 {
-        template_alias: sandbox.template_alias.clone(),
-        build: sandbox.build.to_string(),
-        instance,
-        end_reason,
-        created_at: sandbox.created_at.as_millis(),
-        timeout_ms: sandbox.timeout.map(duration_to_millis),
-        on_timeout: on_timeout_to_stored(sandbox.on_timeout),
-        auto_resume: sandbox.auto_resume,
-        resources: sandbox.resources.into(),
-        env: sandbox.env.clone(),
-        network: network_to_stored(&sandbox.network),
-        secure: sandbox.secure,
+    let body = Body::V2(BodyV2 {
+        state: state_to_stored(&sandbox.state),
+        sleep: sandbox.sleep.into(),
+        sleep_due: sandbox.sleep_due.map(Timestamp::as_millis),
+        last_snapshot: sandbox.last_snapshot.as_ref().map(ToString::to_string),
+        common: Common {
+            template_alias: sandbox.template_alias.clone(),
+            build: sandbox.build.to_string(),
+            created_at: sandbox.created_at.as_millis(),
+            timeout_ms: sandbox.timeout.map(duration_to_millis),
+            on_timeout: on_timeout_to_stored(sandbox.on_timeout),
+            auto_resume: sandbox.auto_resume,
+            resources: sandbox.resources.into(),
+            env: sandbox.env.clone(),
+            network: network_to_stored(&sandbox.network),
+            secure: sandbox.secure,
+        },
     });
     to_json(WHAT, &body)
 }
 
 /// A sandbox from all columns of its row.
 pub(crate) fn sandbox_from_row(row: &Row<'_>) -> Result<Sandbox> {
-    let Body::V1(body) = json_column(row, WHAT, "body")?;
-    let state: String = get(row, WHAT, "state")?;
+    let name: String = get(row, WHAT, "state")?;
+    let body = match json_column(row, WHAT, "body")? {
+        Body::V1(body) => upgrade(body, &name)?,
+        Body::V2(body) => body,
+    };
+    let state = state_from_stored(body.state)?;
+    if state.as_str() != name {
+        return Err(misfit(&name));
+    }
+    let common = body.common;
     Ok(Sandbox {
         id: id_column(row, WHAT, "id")?,
         workspace: id_column(row, WHAT, "workspace")?,
         template: id_column(row, WHAT, "template")?,
-        template_alias: body.template_alias,
-        build: parse(WHAT, &body.build)?,
-        state: state_from_stored(&state, body.instance, body.end_reason.as_deref())?,
+        template_alias: common.template_alias,
+        build: parse(WHAT, &common.build)?,
+        state,
         generation: count_column(row, WHAT, "generation")?,
-        created_at: Timestamp::from_millis(body.created_at),
+        created_at: Timestamp::from_millis(common.created_at),
         started_at: time_column(row, WHAT, "started_at")?,
         deadline: time_column_opt(row, WHAT, "deadline")?,
-        timeout: body.timeout_ms.map(Duration::from_millis),
-        on_timeout: on_timeout_from_stored(body.on_timeout),
-        auto_resume: body.auto_resume,
-        resources: body.resources.into(),
-        env: body.env,
+        timeout: common.timeout_ms.map(Duration::from_millis),
+        on_timeout: on_timeout_from_stored(common.on_timeout),
+        auto_resume: common.auto_resume,
+        sleep: body.sleep.into(),
+        sleep_due: body.sleep_due.map(Timestamp::from_millis),
+        last_snapshot: body.last_snapshot.map(|id| parse(WHAT, &id)).transpose()?,
+        resources: common.resources.into(),
+        env: common.env,
         metadata: json_column(row, WHAT, "metadata")?,
-        network: network_from_stored(body.network),
-        secure: body.secure,
+        network: network_from_stored(common.network),
+        secure: common.secure,
     })
 }
 
-fn state_from_stored(
-    state: &str,
-    instance: Option<String>,
-    reason: Option<&str>,
-) -> Result<SandboxState> {
-    match (state, instance, reason) {
-        ("creating", None, None) => Ok(SandboxState::Creating),
-        ("running", Some(note), None) => Ok(SandboxState::Running {
-            instance: InstanceState(note),
-        }),
-        ("deleting", None, Some(reason)) => [
-            EndReason::Requested,
-            EndReason::Expired,
-            EndReason::Exited,
-            EndReason::Lost,
-        ]
-        .into_iter()
-        .find(|known| known.as_str() == reason)
-        .map(|reason| SandboxState::Deleting { reason })
-        .ok_or_else(|| corrupt(WHAT, format!("unknown end reason `{reason}`"))),
-        (state, ..) => Err(corrupt(
-            WHAT,
-            format!("state `{state}` does not fit its body"),
-        )),
-    }
+/// A sandbox of the time before sleep never sleeps by itself: whoever made it counts on finding
+/// it running until its deadline, and a newer server must not change that.
+fn upgrade(body: BodyV1, name: &str) -> Result<BodyV2> {
+    let state = match (name, body.instance, body.end_reason.as_deref()) {
+        ("creating", None, None) => StoredState::Creating,
+        ("running", Some(instance), None) => StoredState::Running { instance },
+        ("deleting", None, Some(reason)) => StoredState::Deleting {
+            reason: end_reason(reason)?,
+        },
+        _ => return Err(misfit(name)),
+    };
+    Ok(BodyV2 {
+        state,
+        sleep: SleepPolicy::NEVER.into(),
+        sleep_due: None,
+        last_snapshot: None,
+        common: body.common,
+    })
+}
+
+fn end_reason(name: &str) -> Result<StoredEnd> {
+    [
+        EndReason::Requested,
+        EndReason::Expired,
+        EndReason::Exited,
+        EndReason::Lost,
+    ]
+    .into_iter()
+    .find(|known| known.as_str() == name)
+    .map(StoredEnd::from)
+    .ok_or_else(|| corrupt(WHAT, format!("unknown end reason `{name}`")))
+}
+
+fn misfit(name: &str) -> woodfrog_store::StoreError {
+    corrupt(WHAT, format!("state `{name}` does not fit its body"))
 }
 
 fn on_timeout_to_stored(on_timeout: OnTimeout) -> StoredOnTimeout {

@@ -6,18 +6,23 @@ use proptest::prelude::*;
 use woodfrog_store::conformance::fixture::{self, at, map, page};
 use woodfrog_store::{IdempotencyEntry, IdempotencyOutcome, Store};
 use woodfrog_types::sandbox::{EndReason, Order, Sandbox, SandboxFilter, SandboxState};
+use woodfrog_types::sleep::SleepCause;
+use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::template::{Build, BuildState, Template};
-use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, WorkspaceId};
+use woodfrog_types::{BuildId, KeyId, SandboxId, SnapshotId, TemplateId, WorkspaceId};
 
-const THINGS: usize = 4;
-const NAMES: [&str; 3] = ["a", "B", "ü\0"];
+use super::snapshots::{self, SnapshotOperation};
+
+pub(super) const THINGS: usize = 4;
+pub(super) const NAMES: [&str; 3] = ["a", "B", "ü\0"];
 
 /// The ids that operations speak of by number.
 pub(crate) struct World {
-    workspaces: [WorkspaceId; 2],
-    sandboxes: [SandboxId; THINGS],
-    templates: [TemplateId; THINGS],
-    builds: [BuildId; THINGS],
+    pub(super) workspaces: [WorkspaceId; 2],
+    pub(super) sandboxes: [SandboxId; THINGS],
+    pub(super) snapshots: [SnapshotId; THINGS],
+    pub(super) templates: [TemplateId; THINGS],
+    pub(super) builds: [BuildId; THINGS],
     keys: [KeyId; THINGS],
 }
 
@@ -26,6 +31,7 @@ impl World {
         Self {
             workspaces: std::array::from_fn(|_| WorkspaceId::generate()),
             sandboxes: std::array::from_fn(|_| SandboxId::generate()),
+            snapshots: std::array::from_fn(|_| SnapshotId::generate()),
             templates: std::array::from_fn(|_| TemplateId::generate()),
             builds: std::array::from_fn(|_| BuildId::generate()),
             keys: std::array::from_fn(|_| KeyId::generate()),
@@ -35,7 +41,7 @@ impl World {
 
 /// Where each list was left.
 #[derive(Default)]
-pub(crate) struct Cursors(BTreeMap<String, Option<String>>);
+pub(crate) struct Cursors(pub(super) BTreeMap<String, Option<String>>);
 
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
@@ -51,7 +57,9 @@ pub(crate) enum Operation {
         limit: usize,
         value: Option<u8>,
         since: Option<i64>,
+        states: Vec<&'static str>,
     },
+    Snapshot(SnapshotOperation),
     SandboxDue(i64, usize),
     SandboxCount(usize),
     EventAppend(usize, Vec<i64>),
@@ -95,31 +103,40 @@ pub(crate) struct SandboxSeed {
     generation: u64,
     started_at: i64,
     deadline: Option<i64>,
+    sleep_due: Option<i64>,
     value: u8,
     events: usize,
 }
 
-fn thing() -> std::ops::Range<usize> {
+pub(super) fn thing() -> std::ops::Range<usize> {
     0..THINGS
 }
 
-fn millis() -> std::ops::Range<i64> {
+pub(super) fn millis() -> std::ops::Range<i64> {
     0..6
 }
 
-fn seed() -> impl Strategy<Value = SandboxSeed> {
-    let place = (thing(), 0..2_usize, 0..3_u8, 0..4_u64);
-    let rest = (millis(), prop::option::of(millis()), 0..2_u8, 0..3_usize);
+pub(super) fn seed() -> impl Strategy<Value = SandboxSeed> {
+    let place = (thing(), 0..2_usize, 0..9_u8, 0..4_u64);
+    let times = (
+        millis(),
+        prop::option::of(millis()),
+        prop::option::of(millis()),
+    );
+    let rest = (times, 0..2_u8, 0..3_usize);
     (place, rest).prop_map(
-        |((id, ws, state, generation), (started_at, deadline, value, events))| SandboxSeed {
-            id,
-            ws,
-            state,
-            generation,
-            started_at,
-            deadline,
-            value,
-            events,
+        |((id, ws, state, generation), ((started_at, deadline, sleep_due), value, events))| {
+            SandboxSeed {
+                id,
+                ws,
+                state,
+                generation,
+                started_at,
+                deadline,
+                sleep_due,
+                value,
+                events,
+            }
         },
     )
 }
@@ -127,6 +144,7 @@ fn seed() -> impl Strategy<Value = SandboxSeed> {
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => sandboxes(),
+        3 => snapshots::operation().prop_map(Operation::Snapshot),
         2 => events(),
         3 => templates(),
         2 => small(),
@@ -141,6 +159,7 @@ fn sandboxes() -> impl Strategy<Value = Operation> {
         0..4_usize,
         prop::option::of(0..2_u8),
         prop::option::of(millis()),
+        prop::sample::subsequence(vec!["running", "paused", "archived", "deleting"], 0..3),
     );
     prop_oneof![
         4 => seed().prop_map(|seed| O::SandboxInsert(SandboxSeed {
@@ -150,8 +169,8 @@ fn sandboxes() -> impl Strategy<Value = Operation> {
         4 => seed().prop_map(O::SandboxUpdate),
         1 => thing().prop_map(O::SandboxRemove),
         1 => thing().prop_map(O::SandboxFetch),
-        4 => list.prop_map(|(ws, newest, limit, value, since)| O::SandboxList {
-            ws, newest, limit, value, since,
+        4 => list.prop_map(|(ws, newest, limit, value, since, states)| O::SandboxList {
+            ws, newest, limit, value, since, states,
         }),
         1 => (millis(), 0..4_usize).prop_map(|(now, limit)| O::SandboxDue(now, limit)),
         1 => (0..2_usize).prop_map(O::SandboxCount),
@@ -229,6 +248,7 @@ impl Operation {
             }
             Self::SandboxFetch(id) => text(store.sandbox_fetch(&world.sandboxes[*id]).await),
             Self::SandboxList { .. } => self.list_sandboxes(store, world, cursors).await,
+            Self::Snapshot(operation) => operation.run(store, world, cursors).await,
             Self::SandboxDue(now, limit) => text((
                 store.sandbox_due(at(*now), *limit).await,
                 store.sandbox_next_deadline().await,
@@ -267,6 +287,7 @@ impl Operation {
             limit,
             value,
             since,
+            states,
         } = self
         else {
             unreachable!("called for lists only");
@@ -275,6 +296,7 @@ impl Operation {
             metadata: value.map(metadata).unwrap_or_default(),
             template: None,
             started_after: since.map(at),
+            states: states.clone(),
             order: match newest {
                 true => Order::NewestFirst,
                 false => Order::OldestFirst,
@@ -410,15 +432,15 @@ impl Operation {
     }
 }
 
-fn text(value: impl std::fmt::Debug) -> String {
+pub(super) fn text(value: impl std::fmt::Debug) -> String {
     format!("{value:?}")
 }
 
-fn metadata(value: u8) -> BTreeMap<String, String> {
+pub(super) fn metadata(value: u8) -> BTreeMap<String, String> {
     map(&[("value", if value == 0 { "zero" } else { "one" })])
 }
 
-fn seed_events(seed: &SandboxSeed) -> Vec<woodfrog_store::NewEvent> {
+pub(super) fn seed_events(seed: &SandboxSeed) -> Vec<woodfrog_store::NewEvent> {
     vec![fixture::event(seed.started_at, "seed"); seed.events]
 }
 
@@ -442,8 +464,26 @@ fn build_state(state: u8) -> BuildState {
     }
 }
 
+/// A rung of the ladder, with the world's snapshot: both stores must be given the same.
+fn sleeping(world: &World, rung: usize) -> SandboxState {
+    let mut rungs = fixture::sleeping(SleepCause::Idle, SnapshotContent::Memory);
+    let mut state = rungs.swap_remove(rung);
+    match &mut state {
+        SandboxState::Hibernating { snapshot, .. }
+        | SandboxState::Hibernated { snapshot, .. }
+        | SandboxState::Waking { snapshot, .. }
+        | SandboxState::Archiving { snapshot, .. }
+        | SandboxState::Archived { snapshot, .. } => *snapshot = world.snapshots[1].clone(),
+        SandboxState::Creating
+        | SandboxState::Running { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Deleting { .. } => {}
+    }
+    state
+}
+
 impl SandboxSeed {
-    fn build(&self, world: &World) -> Sandbox {
+    pub(super) fn build(&self, world: &World) -> Sandbox {
         Sandbox {
             id: world.sandboxes[self.id].clone(),
             template: world.templates[0].clone(),
@@ -451,10 +491,13 @@ impl SandboxSeed {
             state: match self.state {
                 0 => SandboxState::Creating,
                 1 => fixture::running(),
-                _ => SandboxState::Deleting {
+                2 => SandboxState::Deleting {
                     reason: EndReason::Expired,
                 },
+                rung => sleeping(world, usize::from(rung - 3)),
             },
+            sleep_due: self.sleep_due.map(at),
+            last_snapshot: Some(world.snapshots[0].clone()),
             generation: self.generation,
             deadline: self.deadline.map(at),
             metadata: metadata(self.value),

@@ -9,8 +9,12 @@ use woodfrog_types::key::{ApiKey, Scope};
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::page::PageRequest;
 use woodfrog_types::sandbox::{InstanceState, OnTimeout, Resources, Sandbox, SandboxState};
+use woodfrog_types::sleep::{Fallback, Sleep, SleepCause, SleepPolicy};
+use woodfrog_types::snapshot::{
+    Snapshot, SnapshotContent, SnapshotPlace, SnapshotPurpose, SnapshotSize, SnapshotState,
+};
 use woodfrog_types::template::{Build, BuildLogLine, BuildState, Template};
-use woodfrog_types::{BuildId, KeyId, SandboxId, TemplateId, Timestamp, WorkspaceId};
+use woodfrog_types::{BuildId, KeyId, SandboxId, SnapshotId, TemplateId, Timestamp, WorkspaceId};
 
 use crate::records::NewEvent;
 
@@ -42,6 +46,16 @@ pub fn sandbox(workspace: &WorkspaceId, started_at: i64) -> Sandbox {
         timeout: Some(Duration::from_millis(300_001)),
         on_timeout: OnTimeout::Pause { memory: true },
         auto_resume: true,
+        sleep: SleepPolicy {
+            pause_after: Some(Duration::from_millis(1)),
+            hibernate_after: Some(Duration::from_millis(2)),
+            archive_after: Some(Duration::from_millis(3)),
+            delete_after: Some(Duration::from_millis(4)),
+            fallback: Fallback::Filesystem,
+        },
+        // Only those that sleep have one.
+        sleep_due: None,
+        last_snapshot: Some(SnapshotId::generate()),
         resources: Resources {
             cpu_count: 3,
             memory_bytes: 256 << 30,
@@ -80,6 +94,89 @@ pub fn moved(sandbox: &Sandbox, state: SandboxState) -> Sandbox {
 pub fn running() -> SandboxState {
     SandboxState::Running {
         instance: InstanceState("{\"pid\":1}".to_owned()),
+    }
+}
+
+/// Every state in which a sandbox sleeps, is put to sleep or woken, in the order of the ladder.
+pub fn sleeping(cause: SleepCause, content: SnapshotContent) -> Vec<SandboxState> {
+    let instance = InstanceState("{\"frozen\":[]}".to_owned());
+    let snapshot = SnapshotId::generate();
+    let since = at(17);
+    let sleep = Sleep { since, cause };
+    vec![
+        SandboxState::Paused {
+            instance: instance.clone(),
+            sleep,
+        },
+        SandboxState::Hibernating {
+            instance,
+            snapshot: snapshot.clone(),
+            content,
+            sleep,
+        },
+        SandboxState::Hibernated {
+            snapshot: snapshot.clone(),
+            content,
+            sleep,
+        },
+        SandboxState::Waking {
+            snapshot: snapshot.clone(),
+            content,
+            sleep,
+        },
+        SandboxState::Archiving {
+            snapshot: snapshot.clone(),
+            content,
+            sleep,
+        },
+        SandboxState::Archived {
+            snapshot,
+            content,
+            sleep,
+        },
+    ]
+}
+
+/// A checkpoint that is being written, in which no field has its default value.
+pub fn snapshot(workspace: &WorkspaceId, created_at: i64) -> Snapshot {
+    Snapshot {
+        id: SnapshotId::generate(),
+        workspace: workspace.clone(),
+        source: SandboxId::generate(),
+        parent: Some(SnapshotId::generate()),
+        content: SnapshotContent::Memory,
+        purpose: SnapshotPurpose::Checkpoint,
+        state: SnapshotState::Writing,
+        place: SnapshotPlace::Local,
+        generation: 1,
+        name: None,
+        labels: map(&[("git", "abc"), ("quote\"\\", "\u{1}'; --")]),
+        template: TemplateId::generate(),
+        template_alias: Some("base \"quoted\" ü".to_owned()),
+        build: BuildId::generate(),
+        resources: Resources {
+            cpu_count: 3,
+            memory_bytes: 256 << 30,
+            disk_bytes: u64::MAX,
+            pids: 77,
+        },
+        env: map(&[("PATH", "/bin"), ("MULTI", "a\nb\0c")]),
+        driver: "native".to_owned(),
+        size: SnapshotSize {
+            memory_bytes: 300,
+            written_bytes: 200,
+            disk_bytes: 10,
+        },
+        created_at: at(created_at),
+    }
+}
+
+/// The next version of a snapshot, in another state.
+pub fn snapshot_moved(snapshot: &Snapshot, state: SnapshotState) -> Snapshot {
+    Snapshot {
+        generation: snapshot.generation + 1,
+        state,
+        ..snapshot.clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use woodfrog_types::template::{Build, BuildState, BuiltImage, SecurityOptions, Template};
+use woodfrog_types::template::{Build, BuildState, BuiltImage, Runtime, SecurityOptions, Template};
 use woodfrog_types::{BuildId, TemplateId, WorkspaceId};
 
 use super::fixture::{at, build, log_line, map, page, template};
@@ -30,6 +30,7 @@ fn image() -> BuiltImage {
             io_uring: false,
             userfaultfd: true,
             landlock: false,
+            runtime: Runtime::Gvisor,
         },
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Order, Sandbox, SandboxFilter, SandboxState};
+use woodfrog_types::sleep::SleepPolicy;
 use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
 
 use super::events::append;
-use super::{MemoryStore, cut_page};
+use super::{MemoryStore, State, cut_page};
 use crate::cursor::{self, List};
 use crate::{NewEvent, Recovery, Result, SandboxStore, StoreError};
 
@@ -33,20 +34,15 @@ impl SandboxStore for MemoryStore {
 
     async fn sandbox_update(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()> {
         let mut state = self.lock();
-        let Some(stored) = state.sandboxes.get_mut(&sandbox.id) else {
-            return Err(StoreError::NotFound { what: WHAT });
-        };
-        if sandbox.generation.checked_sub(1) != Some(stored.generation) {
-            return Err(StoreError::Conflict { what: WHAT });
-        }
-        *stored = to_millis(sandbox);
-        append(&mut state, &sandbox.id, events);
+        check_update(&state, sandbox)?;
+        replace(&mut state, sandbox, events);
         Ok(())
     }
 
     async fn sandbox_remove(&self, id: &SandboxId, events: Vec<NewEvent>) -> Result<()> {
         let mut state = self.lock();
         if state.sandboxes.remove(id).is_some() {
+            super::sandbox_sessions::end(&mut state, id, &events);
             append(&mut state, id, events);
         }
         Ok(())
@@ -114,7 +110,7 @@ impl SandboxStore for MemoryStore {
         let mut due: Vec<_> = state
             .sandboxes
             .values()
-            .filter_map(|sandbox| Some((running_deadline(sandbox)?, &sandbox.id)))
+            .filter_map(|sandbox| Some((sandbox.due()?, &sandbox.id)))
             .filter(|(deadline, _)| *deadline <= now)
             .collect();
         due.sort();
@@ -127,7 +123,7 @@ impl SandboxStore for MemoryStore {
 
     async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>> {
         let state = self.lock();
-        Ok(state.sandboxes.values().filter_map(running_deadline).min())
+        Ok(state.sandboxes.values().filter_map(Sandbox::due).min())
     }
 
     async fn sandbox_count(&self, workspace: &WorkspaceId) -> Result<u64> {
@@ -141,14 +137,40 @@ impl SandboxStore for MemoryStore {
     }
 }
 
+/// Whether the sandbox may replace what is stored.
+pub(super) fn check_update(state: &State, sandbox: &Sandbox) -> Result<()> {
+    let Some(stored) = state.sandboxes.get(&sandbox.id) else {
+        return Err(StoreError::NotFound { what: WHAT });
+    };
+    if sandbox.generation.checked_sub(1) != Some(stored.generation) {
+        return Err(StoreError::Conflict { what: WHAT });
+    }
+    Ok(())
+}
+
+/// Replaces what is stored.
+pub(super) fn replace(state: &mut State, sandbox: &Sandbox, events: Vec<NewEvent>) {
+    state
+        .sandboxes
+        .insert(sandbox.id.clone(), to_millis(sandbox));
+    append(state, &sandbox.id, events);
+}
+
 /// The record as a store keeps it: durations in whole milliseconds.
 fn to_millis(sandbox: &Sandbox) -> Sandbox {
-    let timeout = sandbox
-        .timeout
-        .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
-        .map(Duration::from_millis);
+    let whole = |duration: Option<Duration>| {
+        let millis = duration.map(|duration| u64::try_from(duration.as_millis()));
+        millis.map(|millis| Duration::from_millis(millis.unwrap_or(u64::MAX)))
+    };
     Sandbox {
-        timeout,
+        timeout: whole(sandbox.timeout),
+        sleep: SleepPolicy {
+            pause_after: whole(sandbox.sleep.pause_after),
+            hibernate_after: whole(sandbox.sleep.hibernate_after),
+            archive_after: whole(sandbox.sleep.archive_after),
+            delete_after: whole(sandbox.sleep.delete_after),
+            fallback: sandbox.sleep.fallback,
+        },
         ..sandbox.clone()
     }
 }
@@ -164,15 +186,12 @@ fn is_deleting(sandbox: &Sandbox) -> bool {
     matches!(sandbox.state, SandboxState::Deleting { .. })
 }
 
-fn running_deadline(sandbox: &Sandbox) -> Option<Timestamp> {
-    match sandbox.state {
-        SandboxState::Running { .. } => sandbox.deadline,
-        SandboxState::Creating | SandboxState::Deleting { .. } => None,
-    }
-}
-
 fn matches(sandbox: &Sandbox, filter: &SandboxFilter) -> bool {
-    !is_deleting(sandbox)
+    let state = match filter.states.as_slice() {
+        [] => !is_deleting(sandbox),
+        states => states.contains(&sandbox.state.as_str()),
+    };
+    state
         && filter
             .template
             .as_ref()

@@ -10,13 +10,6 @@ use woodfrog_types::{Code, Fault};
 
 /// Every IPv4 destination: what E2B's clients call `ALL_TRAFFIC`.
 pub const ALL_TRAFFIC: &str = "0.0.0.0/0";
-/// Hosts that may have header rules.
-pub const RULE_HOSTS_MAX: usize = 10;
-/// Transforms of one host.
-pub const TRANSFORMS_MAX: usize = 1;
-/// Headers of one transform.
-pub const TRANSFORM_HEADERS_MAX: usize = 20;
-
 /// `network` of a create request, and the body of a network update.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -87,6 +80,9 @@ impl Network {
         if self.egress_proxy.is_some() {
             return Err(unsupported("network.egressProxy"));
         }
+        if self.rules.is_some_and(|rules| !rules.is_empty()) {
+            return Err(unsupported("network.rules"));
+        }
         if self.https_ports.is_some_and(|ports| !ports.is_empty()) {
             return Err(unsupported("network.httpsPorts"));
         }
@@ -102,7 +98,7 @@ impl Network {
             internet: !blocked || !allow_out.is_empty(),
             allow_out,
             deny_out,
-            header_rules: header_rules(self.rules.unwrap_or_default())?,
+            header_rules: BTreeMap::new(),
             ..base
         })
     }
@@ -159,35 +155,6 @@ fn dns_servers(servers: &[String]) -> Result<Vec<IpAddr>, Fault> {
     servers.iter().enumerate().map(parse).collect()
 }
 
-type HeaderRules = BTreeMap<String, Vec<BTreeMap<String, String>>>;
-
-fn header_rules(rules: BTreeMap<String, Vec<Rule>>) -> Result<HeaderRules, Fault> {
-    let too_many = |what: String| Err(Fault::invalid("network.rules", what));
-    if rules.len() > RULE_HOSTS_MAX {
-        return too_many(format!("at most {RULE_HOSTS_MAX} hosts can have rules"));
-    }
-    let mut all = BTreeMap::new();
-    for (host, rules) in rules {
-        if rules.len() > TRANSFORMS_MAX {
-            return too_many(format!("at most {TRANSFORMS_MAX} transform per host"));
-        }
-        let transforms: Vec<BTreeMap<String, String>> = rules
-            .into_iter()
-            .filter_map(|rule| rule.transform?.headers)
-            .collect();
-        if transforms
-            .iter()
-            .any(|headers| headers.len() > TRANSFORM_HEADERS_MAX)
-        {
-            return too_many(format!(
-                "at most {TRANSFORM_HEADERS_MAX} headers per transform"
-            ));
-        }
-        all.insert(host, transforms);
-    }
-    Ok(all)
-}
-
 impl From<&NetworkSpec> for NetworkDetail {
     fn from(spec: &NetworkSpec) -> Self {
         let rule = |headers: &BTreeMap<String, String>| Rule {
@@ -235,6 +202,33 @@ mod tests {
             };
             assert!(asked.into_spec(None).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (body, field) in [
+            (
+                r#"{"egressProxy":{"address":"127.0.0.1:1080"}}"#,
+                "network.egressProxy",
+            ),
+            (
+                r#"{"rules":{"a.de":[{"transform":{"headers":{"x":"y"}}}]}}"#,
+                "network.rules",
+            ),
+            (r#"{"rules":{"a.de":[]}}"#, "network.rules"),
+            (r#"{"httpsPorts":[8443]}"#, "network.httpsPorts"),
+        ] {
+            for refused in [
+                network(body).into_spec(None),
+                network(body).update(NetworkSpec::default()),
+            ] {
+                let refused = refused.expect_err(body);
+                assert_eq!(refused.code, Code::InvalidArgument, "{body}");
+                assert_eq!(refused.field.as_deref(), Some(field), "{body}");
+            }
+        }
+        let nothing = r#"{"egressProxy":null,"rules":{},"httpsPorts":[]}"#;
+        assert!(network(nothing).into_spec(None).is_ok());
     }
 
     #[test]

@@ -8,9 +8,11 @@ use serde_json::Value;
 use woodfrog_types::limits::SANDBOX_TIMEOUT_MAX;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{OnTimeout, Sandbox as Record};
-use woodfrog_types::{Code, Fault, Timestamp};
+use woodfrog_types::snapshot::SnapshotContent;
+use woodfrog_types::{Fault, Timestamp};
 
 use super::network::{ALL_TRAFFIC, Network, NetworkDetail};
+use super::sleep::{self, State};
 use super::{CLIENT_ID, ENVD_VERSION};
 
 /// The two generations of the create and connect routes differ in defaults.
@@ -62,6 +64,8 @@ pub struct AutoResume {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Connect {
     pub timeout: Option<i64>,
+    /// `false`: a paused sandbox boots anew with its files.
+    pub memory: Option<bool>,
 }
 
 /// Body of the timeout route.
@@ -115,6 +119,11 @@ impl Refresh {
 }
 
 impl Connect {
+    /// What of a paused sandbox is brought back.
+    pub fn content(&self) -> SnapshotContent {
+        sleep::content(self.memory)
+    }
+
     /// How long from now the sandbox must live at least.
     pub fn timeout(&self, generation: Generation) -> Result<Duration, Fault> {
         match (self.timeout, generation) {
@@ -153,11 +162,6 @@ impl NewSandbox {
                 return invalid("autoResume", why);
             }
         }
-        if auto_pause || auto_resume == Some(true) {
-            let why = "pausing sandboxes is not supported yet: create it without autoPause and \
-                       autoResume (it is removed at its timeout)";
-            return Err(Fault::new(Code::Unsupported, why).with_field("autoPause"));
-        }
         if self.iam.as_ref().is_some_and(asks_for_something) {
             return invalid("iam", "iam tokens are not supported by this server");
         }
@@ -166,7 +170,8 @@ impl NewSandbox {
             .as_ref()
             .is_some_and(|mounts| !mounts.is_empty())
         {
-            return invalid("volumeMounts", "volumes are not supported by this server");
+            let why = "mounting volumes into sandboxes is not supported by this server";
+            return invalid("volumeMounts", why);
         }
         let private = self.network.as_ref().and_then(|n| n.allow_public_traffic) == Some(false);
         if private && !self.is_secure(generation) {
@@ -174,6 +179,22 @@ impl NewSandbox {
             return invalid("network.allowPublicTraffic", why);
         }
         Ok(())
+    }
+
+    /// What happens at the timeout.
+    pub fn on_timeout(&self) -> OnTimeout {
+        match self.auto_pause {
+            Some(true) => OnTimeout::Pause {
+                memory: self.auto_pause_memory.unwrap_or(true),
+            },
+            Some(false) | None => OnTimeout::Kill,
+        }
+    }
+
+    /// Whether any access wakes it when it is paused.
+    pub fn auto_resume(&self) -> bool {
+        let resume = self.auto_resume.as_ref();
+        resume.and_then(|resume| resume.enabled).unwrap_or(false)
     }
 
     /// Takes the network out of the request.
@@ -273,16 +294,23 @@ impl From<&Record> for ListedSandbox {
             client_id: CLIENT_ID,
             alias: record.template_alias.clone(),
             started_at: record.started_at.to_rfc3339(),
-            end_at: record.deadline.unwrap_or(NEVER).to_rfc3339(),
+            end_at: end_at(record).to_rfc3339(),
             cpu_count: record.resources.cpu_count,
             memory_mb: record.resources.memory_bytes >> 20,
             disk_size_mb: record.resources.disk_bytes >> 20,
             metadata: record.metadata.clone(),
-            // No state of ours is `paused` yet, and clients know only these two.
-            state: "running",
+            state: State::of(record).as_str(),
             envd_version: ENVD_VERSION,
             volume_mounts: [],
         }
+    }
+}
+
+/// A paused sandbox's time was over when it was paused.
+fn end_at(record: &Record) -> Timestamp {
+    match State::of(record) {
+        State::Running => record.deadline.unwrap_or(NEVER),
+        State::Paused { since, .. } => since,
     }
 }
 
@@ -301,6 +329,9 @@ pub struct SandboxDetail {
     pub domain: Option<String>,
     pub network: NetworkDetail,
     pub lifecycle: Lifecycle,
+    /// `full` or `filesystem`; of paused ones only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_mode: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -327,6 +358,13 @@ impl SandboxDetail {
                     OnTimeout::Kill => "kill",
                     OnTimeout::Pause { .. } => "pause",
                 },
+            },
+            pause_mode: match State::of(record) {
+                State::Running => None,
+                State::Paused { content, .. } => Some(match content {
+                    SnapshotContent::Memory => "full",
+                    SnapshotContent::Filesystem => "filesystem",
+                }),
             },
         }
     }

@@ -25,6 +25,15 @@ pub struct WriteInfo {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// Body of the route that joins files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Compose {
+    pub source_paths: Vec<String>,
+    pub destination: String,
+    pub username: Option<String>,
+}
+
 /// Use of resources now. Bytes unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Metrics {

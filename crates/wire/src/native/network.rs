@@ -24,7 +24,7 @@ pub struct Network {
     pub allow_public_traffic: bool,
     /// Replaces the `Host` header of requests to ports inside; `${PORT}` is substituted.
     pub mask_request_host: Option<String>,
-    /// Per destination host: headers set on plain-HTTP requests from inside.
+    /// Refused unless empty: headers cannot be added inside TLS.
     pub header_rules: BTreeMap<String, Vec<BTreeMap<String, String>>>,
 }
 

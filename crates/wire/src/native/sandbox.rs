@@ -11,16 +11,23 @@ use woodfrog_types::sandbox::{Resources as DomainResources, Sandbox as Record};
 use woodfrog_types::{Fault, Timestamp};
 
 use super::network::Network;
+use super::sleep::{NextRung, OnTimeout, SetSleepPolicy, Sleep, SleepPolicy};
 use crate::e2b::sandbox::timeout_or_now;
 
 /// A sandbox to be made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewSandbox {
-    /// A template's id or name, `name:tag` allowed; `base` if absent.
+    /// A template's id or name, `name:tag` allowed, or a snapshot's id or name; `base` if absent.
     pub template: Option<String>,
-    /// Seconds until it is removed; it lives until it is deleted if absent.
+    /// Seconds until its time is over; it lives until it is deleted if absent.
     pub timeout_seconds: Option<i64>,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
+    /// Any access wakes it after its timeout put it to sleep.
+    pub auto_resume: bool,
+    /// When it goes to sleep by itself.
+    pub sleep: SetSleepPolicy,
     pub metadata: BTreeMap<String, String>,
     /// Environment of every process in it.
     pub env: BTreeMap<String, String>,
@@ -128,12 +135,22 @@ pub struct Sandbox {
     /// The template's name when the sandbox was made.
     pub template: Option<String>,
     pub build_id: String,
-    /// `creating`, `running` or `deleting`.
+    /// `creating`, `running`, `paused`, `hibernating`, `hibernated`, `waking`, `archiving`,
+    /// `archived` or `deleting`.
     pub state: String,
+    /// How it sleeps; null while it is awake.
+    pub sleep: Option<Sleep>,
+    /// Of one that sleeps: what becomes of it if nothing wakes it; null is nothing.
+    pub next: Option<NextRung>,
+    /// When it goes to sleep by itself.
+    pub sleep_policy: SleepPolicy,
     pub created_at: i64,
     pub started_at: i64,
-    /// When it ends by itself; `null` is never.
+    /// When its time is over; `null` is never.
     pub deadline: Option<i64>,
+    pub on_timeout: OnTimeout,
+    /// Any access wakes it after its timeout, or E2B's pause, put it to sleep.
+    pub auto_resume: bool,
     pub resources: Resources,
     pub metadata: BTreeMap<String, String>,
     pub network: Network,
@@ -147,15 +164,21 @@ pub struct Sandbox {
 impl Sandbox {
     /// The reply for a record and its tokens.
     pub fn new(record: Record, access_token: String, traffic_token: Option<String>) -> Self {
+        let (sleep, next) = (Sleep::of(&record), NextRung::of(&record));
         Self {
             id: record.id.to_string(),
             template_id: record.template.to_string(),
             template: record.template_alias,
             build_id: record.build.to_string(),
             state: record.state.as_str().to_owned(),
+            sleep,
+            next,
+            sleep_policy: record.sleep.into(),
             created_at: record.created_at.as_millis(),
             started_at: record.started_at.as_millis(),
             deadline: record.deadline.map(Timestamp::as_millis),
+            on_timeout: record.on_timeout.into(),
+            auto_resume: record.auto_resume,
             resources: record.resources.into(),
             metadata: record.metadata,
             network: record.network.into(),
@@ -176,6 +199,8 @@ pub struct SandboxQuery {
     pub metadata: Option<String>,
     /// Milliseconds since the epoch.
     pub started_after: Option<i64>,
+    /// States, separated by commas: any of them.
+    pub state: Option<String>,
     /// `asc` or `desc` by start time; newest first if absent.
     pub order: Option<String>,
     /// Items of the page, 1 to 100; 100 if absent.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use woodfrog_types::Timestamp;
 use woodfrog_types::template::{
-    Build as BuildRecord, BuildLogLine, BuildState, SecurityOptions, Template as TemplateRecord,
+    Build as BuildRecord, BuildLogLine, BuildState, Runtime as RuntimeChoice, SecurityOptions,
+    Template as TemplateRecord,
 };
 
 use super::sandbox::Resources;
@@ -37,6 +38,36 @@ pub struct Security {
     pub io_uring: bool,
     pub userfaultfd: bool,
     pub landlock: bool,
+    pub runtime: Runtime,
+}
+
+/// What sandboxes run on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// The host's kernel.
+    #[default]
+    Native,
+    /// gVisor's: slower, and further from the host.
+    Gvisor,
+}
+
+impl From<RuntimeChoice> for Runtime {
+    fn from(runtime: RuntimeChoice) -> Self {
+        match runtime {
+            RuntimeChoice::Native => Self::Native,
+            RuntimeChoice::Gvisor => Self::Gvisor,
+        }
+    }
+}
+
+impl From<Runtime> for RuntimeChoice {
+    fn from(runtime: Runtime) -> Self {
+        match runtime {
+            Runtime::Native => Self::Native,
+            Runtime::Gvisor => Self::Gvisor,
+        }
+    }
 }
 
 /// The options to set: what is not given is off.
@@ -51,6 +82,8 @@ pub struct SetSecurity {
     pub userfaultfd: bool,
     /// Its restrictions are lost by a checkpoint.
     pub landlock: bool,
+    /// What they run on; the options above mean nothing with gVisor.
+    pub runtime: Runtime,
 }
 
 /// A template's options as they are now.
@@ -144,12 +177,14 @@ impl From<SecurityOptions> for Security {
             io_uring,
             userfaultfd,
             landlock,
+            runtime,
         } = options;
         Self {
             nested_namespaces,
             io_uring,
             userfaultfd,
             landlock,
+            runtime: runtime.into(),
         }
     }
 }
@@ -161,12 +196,14 @@ impl From<SetSecurity> for SecurityOptions {
             io_uring,
             userfaultfd,
             landlock,
+            runtime,
         } = wanted;
         Self {
             nested_namespaces,
             io_uring,
             userfaultfd,
             landlock,
+            runtime: runtime.into(),
         }
     }
 }

@@ -66,17 +66,23 @@ impl From<Fault> for RpcError {
             | Code::TemplateNotFound
             | Code::BuildNotFound
             | Code::KeyNotFound
+            | Code::SandboxSessionNotFound
+            | Code::SnapshotNotFound
             | Code::FileNotFound
             | Code::ProcessNotFound
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
             | Code::Conflict
+            | Code::SnapshotUnusable
+            | Code::CheckpointFailed
+            | Code::Asleep
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
-            Code::RateLimited | Code::NoSpace => RpcCode::ResourceExhausted,
+            Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
             Code::Unsupported => RpcCode::Unimplemented,
             Code::Transitioning
+            | Code::WakeFailed
             | Code::CapacityUnavailable
             | Code::GuestUnresponsive
             | Code::PortNotOpen

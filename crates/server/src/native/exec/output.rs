@@ -12,11 +12,11 @@ use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use woodfrog_engine::GuestLease;
+use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{Channel, Exit, ProcessEnd};
-use woodfrog_guest_client::{ProcessEvent, ProcessStream};
 use woodfrog_wire::native::exec::{End, Output, OutputEvent};
 
+use crate::follow::Followed;
 use crate::native::guest::{About, fault};
 
 const EXIT_CODE: HeaderName = HeaderName::from_static("woodfrog-exit-code");
@@ -56,10 +56,11 @@ impl Format {
     }
 }
 
-/// Streams a process until it ends. If the sandbox ends first, the response is cut off.
-pub(super) fn response(guest: GuestLease, process: ProcessStream, format: Format) -> Response {
+/// Streams a process until it ends, through sleep. If the sandbox ends first, the response is cut
+/// off.
+pub(super) fn response(process: Followed, format: Format) -> Response {
     let started = process.started().clone();
-    let mut response = Response::new(Body::new(StreamBody::new(frames(guest, process, format))));
+    let mut response = Response::new(Body::new(StreamBody::new(frames(process, format))));
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -77,13 +78,10 @@ pub(super) fn response(guest: GuestLease, process: ProcessStream, format: Format
 
 type Item = io::Result<Frame<Bytes>>;
 
-fn frames(
-    guest: GuestLease,
-    process: ProcessStream,
-    format: Format,
-) -> impl Stream<Item = Item> + Send {
-    stream::unfold(Some((guest, process)), move |state| async move {
-        let (guest, mut process) = state?;
+fn frames(process: Followed, format: Format) -> impl Stream<Item = Item> + Send {
+    stream::unfold(Some(process), move |state| async move {
+        let mut process = state?;
+        let guest = process.lease().quiet();
         loop {
             let event = tokio::select! {
                 biased;
@@ -96,7 +94,7 @@ fn frames(
                 Ok(None) => return None,
                 Ok(Some(event)) => {
                     if let Some(frame) = frame(event, format) {
-                        return Some((Ok(frame), Some((guest, process))));
+                        return Some((Ok(frame), Some(process)));
                     }
                 }
                 Err(error) => {

@@ -14,13 +14,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_engine::GuestLease;
 use woodfrog_guest_client::proto::{From, ProcessRef, PtySize, StartRequest};
-use woodfrog_guest_client::{GuestError, ProcessEvent, ProcessStream};
-use woodfrog_types::Fault;
+use woodfrog_guest_client::{GuestError, ProcessEvent};
 use woodfrog_types::key::Principal;
+use woodfrog_types::{Fault, SandboxId};
 use woodfrog_wire::native::exec::{PtyControl, PtyQuery};
 use woodfrog_wire::native::problem::Problem;
 
 use super::output::wire;
+use crate::follow::Followed;
 use crate::native::extract::{InPath, Params};
 use crate::native::guest::{About, fault, lease};
 use crate::native::problem::Result;
@@ -56,16 +57,13 @@ async fn pty(
     let stream = stream.map_err(|error| fault(error, About::Process))?;
     Ok(upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| serve(socket, guest, stream)))
+        .on_upgrade(move |socket| serve(app, id, socket, stream)))
 }
 
-async fn open(
-    guest: &GuestLease,
-    query: PtyQuery,
-) -> std::result::Result<ProcessStream, GuestError> {
+async fn open(guest: &GuestLease, query: PtyQuery) -> std::result::Result<Followed, GuestError> {
     if let Some(process) = query.process {
         let from = query.from.map_or(From::Latest, From::Offset);
-        return guest.attach(ProcessRef::Id(process), from).await;
+        return Followed::attach(guest, ProcessRef::Id(process), from).await;
     }
     let size = PtySize {
         cols: query.cols.unwrap_or(80),
@@ -76,25 +74,25 @@ async fn open(
         ("LANG", "C.UTF-8"),
         ("LC_ALL", "C.UTF-8"),
     ];
-    guest
-        .start(StartRequest {
-            cmd: "/bin/bash".to_owned(),
-            args: vec!["-i".to_owned(), "-l".to_owned()],
-            env: env
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            cwd: query.cwd,
-            user: query.user,
-            pty: Some(size),
-            ..StartRequest::default()
-        })
-        .await
+    let request = StartRequest {
+        cmd: "/bin/bash".to_owned(),
+        args: vec!["-i".to_owned(), "-l".to_owned()],
+        env: env
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        cwd: query.cwd,
+        user: query.user,
+        pty: Some(size),
+        ..StartRequest::default()
+    };
+    Followed::start(guest.clone(), request).await
 }
 
-async fn serve(mut socket: WebSocket, guest: GuestLease, mut stream: ProcessStream) {
+async fn serve(app: App, id: SandboxId, mut socket: WebSocket, mut stream: Followed) {
     let process = ProcessRef::Id(stream.started().id);
+    let guest = stream.lease().quiet();
     let (input, queue) = mpsc::channel(INPUT_QUEUE);
-    let writer = tokio::spawn(write_input(guest.clone(), process, queue));
+    let writer = tokio::spawn(write_input(app, id, process, queue));
     let reason = loop {
         tokio::select! {
             event = stream.next() => match event {
@@ -147,9 +145,22 @@ fn message(event: ProcessEvent) -> Message {
     }
 }
 
-/// Ends at the first input that cannot be written; the stream of output says why.
-async fn write_input(guest: GuestLease, process: ProcessRef, mut queue: mpsc::Receiver<Message>) {
+/// Ends at the first input that cannot be written; the stream of output says why. Input wakes a
+/// sandbox that fell asleep under a quiet terminal.
+async fn write_input(
+    app: App,
+    id: SandboxId,
+    process: ProcessRef,
+    mut queue: mpsc::Receiver<Message>,
+) {
     while let Some(message) = queue.recv().await {
+        let guest = match app.engine.guest(&id).await {
+            Ok(guest) => guest,
+            Err(error) => {
+                tracing::debug!(%error, "a terminal's sandbox takes no input");
+                return;
+            }
+        };
         let written = match message {
             Message::Binary(bytes) => write(&guest, &process, bytes).await,
             Message::Text(text) => match serde_json::from_str(&text) {

@@ -9,8 +9,6 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use woodfrog_engine::GuestLease;
-use woodfrog_guest_client::WatchStream;
 use woodfrog_guest_client::proto::{
     NetworkMounts, WatchDepth, WatchEntries, WatchKind, WatchRequest,
 };
@@ -19,6 +17,7 @@ use woodfrog_wire::native::file::{Change, ChangeKind, WatchQuery};
 use woodfrog_wire::native::problem::Problem;
 
 use super::{at, failed};
+use crate::follow::{Gaps, Watched};
 use crate::native::extract::{InPath, Params};
 use crate::native::guest::lease;
 use crate::native::problem::Result;
@@ -57,17 +56,17 @@ async fn watch(
         entries: WatchEntries::Omit,
         network_mounts: NetworkMounts::Refuse,
     };
-    let changes = guest.watch(request).await.map_err(failed)?;
-    Ok(Sse::new(events(guest, changes)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let changes = Watched::start(&guest, request).await.map_err(failed)?;
+    Ok(Sse::new(events(guest.quiet(), changes)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 fn events(
-    guest: GuestLease,
-    changes: WatchStream,
+    guest: woodfrog_engine::GuestLease,
+    changes: Watched,
 ) -> impl Stream<Item = std::result::Result<Event, Infallible>> {
     stream::unfold((guest, changes), |(guest, mut changes)| async move {
         let next = tokio::select! {
-            next = changes.next() => next,
+            next = changes.next(Gaps::Told) => next,
             () = guest.ended() => return None,
         };
         let event = match next {
