@@ -66,12 +66,16 @@ pub struct Binding {
 }
 
 /// The agent's process, as the guest knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentProcess {
     /// The guest's number; never used again in that sandbox.
     pub id: u64,
     /// Rises with each process of this session, from 1.
     pub incarnation: u64,
+    /// What it answered to `initialize`, JSON; `None` until it has.
+    pub ready: Option<String>,
+    /// Nobody talks to it any more: it ended or was given up.
+    pub over: bool,
 }
 
 /// A session, as the store holds it.
@@ -153,6 +157,13 @@ pub struct NewSessionEvent {
 pub mod kind {
     /// A JSON-RPC envelope between client and agent.
     pub const MESSAGE: &str = "message";
+    /// An envelope of the server's own: `initialize` and the like to an agent that was started, and
+    /// the answer.
+    pub const HANDSHAKE: &str = "handshake";
+    /// What an agent says again while it takes up a conversation that it had before.
+    pub const REPEATED: &str = "repeated";
+    /// An answer to nothing that was asked, of the agent or of a client.
+    pub const UNMATCHED: &str = "unmatched";
     /// A line of the agent that is no JSON-RPC envelope.
     pub const UNREADABLE: &str = "agent.unreadable";
     /// An agent process was started.
