@@ -297,11 +297,13 @@ pub trait SessionStore: Send + Sync {
     /// `NotFound` if it is gone.
     async fn session_claim(&self, id: &SessionId) -> Result<(Session, LogEnd)>;
     /// Appends all of it or nothing, and returns where the logs stand then. `Conflict` if the
-    /// session was claimed by somebody else or the record's generation is not the next one,
-    /// `NotFound` if it is gone.
+    /// session was claimed by somebody else or the record's generation is not the next one (or
+    /// the record is another session's), `Constraint` if the record's name is taken, `NotFound`
+    /// if the session is gone.
     async fn session_append(&self, append: SessionAppend) -> Result<LogEnd>;
-    /// At most `limit` entries after place `after`, and no more than `bytes` of payload, but one
-    /// entry at least if there is any. `NotFound` if the session is gone.
+    /// At most `limit` entries after place `after`, and no more than `bytes` of payload and wire
+    /// form, but one entry at least if there is any (and `limit` is not 0). What was trimmed is
+    /// left out: the slice's end says where the log begins. `NotFound` if the session is gone.
     async fn session_read(
         &self,
         id: &SessionId,
@@ -310,7 +312,8 @@ pub trait SessionStore: Send + Sync {
         limit: usize,
         bytes: usize,
     ) -> Result<SessionSlice>;
-    /// The last `limit` entries up to and with place `upto`, newest first.
+    /// The last `limit` entries up to and with place `upto`, newest first. `NotFound` if the
+    /// session is gone.
     async fn session_read_back(
         &self,
         id: &SessionId,
@@ -321,7 +324,7 @@ pub trait SessionStore: Send + Sync {
     /// Drops the entries of a stream before place `before`; places are not given out again.
     /// `NotFound` if the session is gone.
     async fn session_trim(&self, id: &SessionId, stream: Stream, before: u64) -> Result<LogEnd>;
-    /// Turns after number `after`, oldest first.
+    /// Turns after number `after`, oldest first; none of a session that is gone.
     async fn session_turns(&self, id: &SessionId, after: u64, limit: usize) -> Result<Vec<Turn>>;
     /// Removes the session, its logs and its turns. `false` if there was none.
     async fn session_remove(&self, id: &SessionId) -> Result<bool>;
@@ -350,7 +353,8 @@ pub trait PersistStore: Send + Sync {
         page: &PageRequest,
     ) -> Result<Page<PersistedSession>>;
     /// Adds an event; the session need not be there. Once more the same id, session and index is
-    /// `Ok` and changes nothing; `Constraint` if the id or the session's index is taken otherwise.
+    /// `Ok` and changes nothing; `Constraint` if the id or the session's index is taken otherwise,
+    /// or the index is past [`i64::MAX`].
     async fn persist_event_insert(
         &self,
         workspace: &WorkspaceId,
