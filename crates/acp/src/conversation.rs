@@ -44,7 +44,8 @@ pub struct Step {
     pub events: Vec<NewSessionEvent>,
     /// Where the byte streams stand then; `None` if they did not move.
     pub position: Option<Position>,
-    /// The record, if it changed.
+    /// The record, if it changed. Its generation is that of the stored one: several steps may be
+    /// written as one change.
     pub record: Option<Session>,
     /// Turns that began or ended.
     pub turns: Vec<Turn>,
@@ -272,6 +273,11 @@ impl Conversation {
     /// The record as it is after the last step.
     pub const fn record(&self) -> &Session {
         &self.record
+    }
+
+    /// The record was written with this generation.
+    pub const fn written(&mut self, generation: u64) {
+        self.record.generation = generation;
     }
 
     /// Where the logs stand after the last step.

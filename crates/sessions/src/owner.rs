@@ -356,7 +356,7 @@ impl Owner {
             epoch: self.epoch,
             events: step.events.clone(),
             position: step.position,
-            record: step.record,
+            record: step.record.map(|record| self.next_generation(record)),
             turns: step.turns,
         };
         let end = self.means.store.session_append(append).await;
@@ -364,6 +364,12 @@ impl Owner {
         let events = placed(&self.id, step.events, &end);
         self.means.hub.publish(events, end);
         Ok(())
+    }
+
+    fn next_generation(&mut self, mut record: Session) -> Session {
+        record.generation = self.conversation.record().generation + 1;
+        self.conversation.written(record.generation);
+        record
     }
 
     async fn act(&mut self, act: Act, more: &mut Step) -> Result<(), Fault> {

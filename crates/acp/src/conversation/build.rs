@@ -28,7 +28,6 @@ impl<'a> Build<'a> {
 
     pub(super) fn done(mut self) -> Step {
         if self.changed {
-            self.it.record.generation += 1;
             self.it.record.updated_at = self.now;
             self.step.record = Some(self.it.record.clone());
         }
