@@ -12,5 +12,6 @@ pub mod problem;
 pub mod sandbox;
 pub mod sandbox_session;
 pub mod sleep;
+pub mod session;
 pub mod snapshot;
 pub mod template;
