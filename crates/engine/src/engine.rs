@@ -9,6 +9,7 @@ use woodfrog_core::token::ServerSecret;
 use woodfrog_types::sandbox::SandboxState;
 use woodfrog_types::{Fault, Timestamp};
 
+use crate::agent_sandbox::Turns;
 use crate::fault;
 use crate::inner::{Inner, Registry};
 use crate::keys::KeyCache;
@@ -57,6 +58,7 @@ impl Engine {
             builds,
             pins: Pins::default(),
             warm: Warm::default(),
+            agent_turns: Turns::default(),
             waiting: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

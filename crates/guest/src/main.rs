@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use woodfrog_guest::{Options, Role, Socket, run};
+use woodfrog_guest::{Acting, Options, Role, Socket, Until, run};
 
 const USAGE: &str = "usage: woodfrog-guest \
-    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init]";
+    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init] \
+    [--as-itself] [--until-eof]";
 
 fn main() -> ExitCode {
     // For a runtime that keeps what is written in memory of its own.
@@ -31,6 +32,8 @@ fn options() -> Result<Options, String> {
         socket: Socket::Path(PathBuf::from("/run/woodfrog/guest.sock")),
         etc: PathBuf::from("/etc"),
         role: Role::Init,
+        acting: Acting::AsUsers,
+        until: Until::Told,
     };
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
@@ -50,6 +53,8 @@ fn options() -> Result<Options, String> {
             }
             Some("--etc") => options.etc = path()?,
             Some("--no-init") => options.role = Role::Plain,
+            Some("--as-itself") => options.acting = Acting::AsItself,
+            Some("--until-eof") => options.until = Until::InputEnds,
             _ => return Err(USAGE.to_owned()),
         }
     }

@@ -10,6 +10,7 @@ use woodfrog_engine::Engine;
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault};
 
+use crate::agent::{AgentFace, HostStates};
 use crate::observe::Telemetry;
 
 /// Options of the HTTP side. Immutable once the server runs.
@@ -28,6 +29,8 @@ pub struct App {
     pub telemetry: Arc<Telemetry>,
     /// Where uploads that become templates are kept until the engine has read them.
     pub spool: Arc<Path>,
+    /// What the agent API remembers of sandboxes.
+    pub agent_hosts: Arc<HostStates>,
 }
 
 impl App {
@@ -38,6 +41,7 @@ impl App {
             engine,
             telemetry: Arc::new(Telemetry::new()),
             spool: std::env::temp_dir().into(),
+            agent_hosts: Arc::default(),
         }
     }
 
@@ -65,12 +69,14 @@ impl App {
     }
 }
 
-/// Everything that is not for a sandbox: the E2B control plane at the root, the native API under
-/// its prefix, the tRPC procedures under theirs, health and metrics.
+/// Everything that does not name a sandbox by its host: the E2B control plane at the root, the
+/// native API under its prefix, the tRPC procedures and the agent API under theirs, health and
+/// metrics.
 pub fn control(app: &App) -> Router {
     crate::e2b::router(app)
         .nest(crate::native::PREFIX, crate::native::router(app))
         .nest(crate::trpc::PREFIX, crate::trpc::router(app))
+        .merge(AgentFace::new(app.clone()).below_path())
         .merge(crate::observe::router(app))
 }
 
