@@ -1,6 +1,7 @@
 //! The `woodfrog` binary: the only place where adapters meet ports.
 #![forbid(unsafe_code)]
 
+mod agent_server;
 mod doctor;
 mod drivers;
 mod images;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             Ok((config, _)) => report(serve::run(config)),
             Err(code) => code,
         },
+        Command::AgentServer(args) => report(agent_server::run(&args)),
         Command::Config(command) => config_command(command, cli.config),
         Command::Doctor(args) => doctor::run(&args),
         Command::Purge { data_dir, yes } => report(purge::run(&data_dir, cli.config.as_ref(), yes)),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod agent_server;
 mod key;
 mod sandbox;
 mod sleep;
@@ -12,6 +13,7 @@ mod snapshot;
 mod target;
 mod template;
 
+pub use agent_server::AgentServerArgs;
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 pub use sleep::{After, SleepArgs, SleepCommand};
@@ -34,6 +36,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(ServeArgs),
+    /// Serve the agent API for this machine itself, in place of `sandbox-agent server`. There is no
+    /// isolation.
+    AgentServer(AgentServerArgs),
     /// Create and use sandboxes.
     #[command(subcommand)]
     Sandbox(SandboxCommand),

@@ -29,6 +29,18 @@ pub struct StartRequest {
     /// Bytes of output kept for later readers.
     pub retention: Option<u64>,
     pub follow: Follow,
+    pub keep: Keep,
+}
+
+/// How long a process is kept once it has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// A while, as long as there is room: [`crate::limits::ENDED_FOR`].
+    #[default]
+    Briefly,
+    /// Until it is forgotten, or [`crate::limits::KEPT`] others ended after it.
+    UntilForgotten,
 }
 
 /// Whether the process gets an input pipe.
@@ -99,6 +111,23 @@ pub struct Started {
     pub offset: u64,
 }
 
+/// Whether a reader is told when output was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Times {
+    #[default]
+    Untold,
+    /// A [`Moment`] comes before the data it is about.
+    Told,
+}
+
+/// When the output that follows was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Unix time, milliseconds.
+    pub at_ms: u64,
+}
+
 /// Output `from..to` is no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
@@ -139,6 +168,9 @@ pub struct ProcessInfo {
     pub pty: Option<PtySize>,
     /// Unix time, milliseconds.
     pub started_ms: u64,
+    /// Likewise, once it ended.
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
     /// Output still kept is `kept..offset`.
     pub kept: u64,
     pub offset: u64,

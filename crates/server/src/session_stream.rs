@@ -62,10 +62,7 @@ pub(crate) fn respond(reader: Reader, shape: impl Shape) -> Response {
     response
 }
 
-fn frames(
-    reader: Reader,
-    shape: impl Shape,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
+fn frames(reader: Reader, shape: impl Shape) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold((reader, shape), |(mut reader, mut shape)| async move {
         loop {
             let batch = match tokio::time::timeout(KEEP_ALIVE, reader.next()).await {

@@ -9,6 +9,7 @@
 mod agent;
 mod hub;
 mod lines;
+pub mod machines;
 mod owner;
 mod port;
 mod reader;

@@ -11,12 +11,31 @@ use woodfrog_guest_proto::{Channel, From, Gap};
 /// count that keeps it below the retention.
 const RUN_COST: usize = 64;
 
+/// Output of one channel within this belongs together: a run has one time.
+const RUN_MS: u64 = 10;
+
+/// Bytes of one channel, written at one time.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    start: u64,
+    channel: Channel,
+    at_ms: u64,
+}
+
+/// What a reader gets next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) channel: Channel,
+    pub(crate) len: usize,
+    pub(crate) at_ms: u64,
+}
+
 /// Keeps the newest bytes, at most `capacity`, and never forgets what an attached reader has not
 /// read: [`Log::room`] says how much may be added now.
 pub(crate) struct Log {
     ring: VecDeque<u8>,
-    /// Where runs of one channel begin; the first begins at or before `start`.
-    runs: VecDeque<(u64, Channel)>,
+    /// The first begins at or before `start`.
+    runs: VecDeque<Run>,
     start: u64,
     capacity: usize,
     max_runs: usize,
@@ -56,7 +75,7 @@ impl Log {
             return self.capacity;
         };
         // One more run could be needed; the oldest must be dispensable when there are too many.
-        if self.runs.len() >= self.max_runs && self.runs.get(1).is_none_or(|r| r.0 > *slowest) {
+        if self.runs.len() >= self.max_runs && self.runs.get(1).is_none_or(|r| r.start > *slowest) {
             return 0;
         }
         self.capacity
@@ -64,15 +83,20 @@ impl Log {
     }
 
     /// Appends at most [`Log::room`] bytes, dropping the oldest.
-    pub(crate) fn push(&mut self, channel: Channel, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, channel: Channel, now_ms: u64, bytes: &[u8]) {
         let excess = (self.ring.len() + bytes.len()).saturating_sub(self.capacity);
         self.drop_oldest(excess.min(self.ring.len()));
-        if self.runs.back().is_none_or(|run| run.1 != channel) {
+        let goes_on = |run: &Run| run.channel == channel && now_ms.abs_diff(run.at_ms) < RUN_MS;
+        if !self.runs.back().is_some_and(goes_on) {
             if self.runs.len() >= self.max_runs {
-                let next = self.runs.get(1).map_or(self.end(), |run| run.0);
+                let next = self.runs.get(1).map_or(self.end(), |run| run.start);
                 self.drop_oldest((next - self.start) as usize);
             }
-            self.runs.push_back((self.end(), channel));
+            self.runs.push_back(Run {
+                start: self.end(),
+                channel,
+                at_ms: now_ms,
+            });
         }
         if self.ring.capacity() - self.ring.len() < bytes.len() {
             // Doubling, but never beyond the capacity.
@@ -88,7 +112,7 @@ impl Log {
     fn drop_oldest(&mut self, count: usize) {
         self.ring.drain(..count);
         self.start += count as u64;
-        while self.runs.get(1).is_some_and(|run| run.0 <= self.start) {
+        while self.runs.get(1).is_some_and(|run| run.start <= self.start) {
             self.runs.pop_front();
         }
     }
@@ -127,15 +151,19 @@ impl Log {
         }
     }
 
-    /// The channel at `at` and how many bytes, up to `most`, follow on it.
-    pub(crate) fn run_at(&self, at: u64, most: usize) -> Option<(Channel, usize)> {
+    /// What is at `at`, up to `most` bytes of one run.
+    pub(crate) fn run_at(&self, at: u64, most: usize) -> Option<Piece> {
         if at < self.start || at >= self.end() {
             return None;
         }
-        let next = self.runs.partition_point(|run| run.0 <= at);
-        let channel = self.runs.get(next.checked_sub(1)?)?.1;
-        let limit = self.runs.get(next).map_or(self.end(), |run| run.0);
-        Some((channel, most.min((limit - at) as usize)))
+        let next = self.runs.partition_point(|run| run.start <= at);
+        let run = self.runs.get(next.checked_sub(1)?)?;
+        let limit = self.runs.get(next).map_or(self.end(), |run| run.start);
+        Some(Piece {
+            channel: run.channel,
+            len: most.min((limit - at) as usize),
+            at_ms: run.at_ms,
+        })
     }
 
     /// The bytes `at..at + len`, which must be held.
@@ -170,11 +198,16 @@ mod tests {
     #[test]
     fn without_readers_the_oldest_goes() {
         let mut log = Log::new(8);
-        log.push(Channel::Stdout, b"abcdef");
-        log.push(Channel::Stderr, b"ghij");
+        log.push(Channel::Stdout, 0, b"abcdef");
+        log.push(Channel::Stderr, 0, b"ghij");
         assert_eq!((log.start(), log.end()), (2, 10));
-        assert_eq!(log.run_at(2, 100), Some((Channel::Stdout, 4)));
-        assert_eq!(log.run_at(6, 100), Some((Channel::Stderr, 4)));
+        let piece = |channel| Piece {
+            channel,
+            len: 4,
+            at_ms: 0,
+        };
+        assert_eq!(log.run_at(2, 100), Some(piece(Channel::Stdout)));
+        assert_eq!(log.run_at(6, 100), Some(piece(Channel::Stderr)));
         assert_eq!(text(&log, 2, 8), b"cdefghij");
         let (_, gap) = log.attach(From::Offset(0)).unwrap();
         assert_eq!(gap, Some(Gap { from: 0, to: 2 }));
@@ -186,12 +219,12 @@ mod tests {
         let mut log = Log::new(8);
         let (slow, _) = log.attach(From::Offset(0)).unwrap();
         let (fast, _) = log.attach(From::Latest).unwrap();
-        log.push(Channel::Stdout, b"abcdef");
+        log.push(Channel::Stdout, 0, b"abcdef");
         log.advance(fast, 6);
         assert_eq!(log.room(), 2);
         log.advance(slow, 3);
         assert_eq!(log.room(), 5);
-        log.push(Channel::Stdout, b"ghijk");
+        log.push(Channel::Stdout, 0, b"ghijk");
         assert_eq!((log.start(), log.room()), (3, 0));
         assert_eq!(text(&log, log.position(slow), 8), b"defghijk");
         log.detach(slow);
@@ -209,7 +242,7 @@ mod tests {
             } else {
                 Channel::Stderr
             };
-            log.push(channel, b"x");
+            log.push(channel, 0, b"x");
         }
         assert!(log.runs.len() <= 16);
         let (reader, _) = log.attach(From::Offset(log.start())).unwrap();
@@ -217,7 +250,19 @@ mod tests {
         log.advance(reader, 1);
         assert!(log.room() > 0);
         let at = log.position(reader);
-        log.push(Channel::Stdout, b"y");
+        log.push(Channel::Stdout, 0, b"y");
         assert!(log.start() <= at);
+    }
+
+    #[test]
+    fn output_of_another_time_is_another_run() {
+        let mut log = Log::new(64);
+        log.push(Channel::Stdout, 100, b"ab");
+        log.push(Channel::Stdout, 100 + RUN_MS - 1, b"c");
+        log.push(Channel::Stdout, 100 + RUN_MS, b"d");
+        let first = log.run_at(0, 100).unwrap();
+        assert_eq!((first.len, first.at_ms), (3, 100));
+        let second = log.run_at(3, 100).unwrap();
+        assert_eq!((second.len, second.at_ms), (1, 100 + RUN_MS));
     }
 }

@@ -54,6 +54,7 @@ async fn finish(guest: &Guest, process: &Rc<Process>) {
         log.seal();
         log.end()
     };
+    process.ended_ms.set(Some(crate::system::unix_ms()));
     *process.end.borrow_mut() = Some(ProcessEnd {
         exit,
         status: exit.status(),
@@ -134,7 +135,11 @@ fn take(process: &Process, fd: &OwnedFd, channel: Channel) -> Taken {
                 process
                     .log
                     .borrow_mut()
-                    .push(channel, scratch.get(..n).unwrap_or_default());
+                    .push(
+                        channel,
+                        crate::system::unix_ms(),
+                        scratch.get(..n).unwrap_or_default(),
+                    );
                 process.grew.notify_waiters();
                 Taken::Bytes(n)
             }

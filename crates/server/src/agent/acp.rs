@@ -13,14 +13,14 @@ use woodfrog_sessions::{Posted, Scope, Sessions};
 use woodfrog_types::session::{SessionEvent, Source, kind};
 use woodfrog_wire::agent::problem::{Kind, Problem};
 
+use super::AgentHost;
 use super::problem::{Failure, Result};
 use crate::session_stream::{self, Shape, frame};
 
 /// Bytes of one message of a client.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The sessions of the sandbox that a request is about. A cheap clone; handlers take it as an
-/// `Extension`.
+/// The sessions of the sandbox that a request is about. A cheap clone.
 #[derive(Clone)]
 pub struct AgentSessions {
     pub sessions: Sessions,
@@ -28,15 +28,13 @@ pub struct AgentSessions {
 }
 
 pub(super) fn routes() -> Router {
-    Router::new()
-        .route("/v1/acp", get(list))
-        .route(
-            "/v1/acp/{server}",
-            post(send)
-                .get(stream)
-                .delete(close)
-                .layer(axum::extract::DefaultBodyLimit::max(MESSAGE_BYTES_MAX)),
-        )
+    Router::new().route("/v1/acp", get(list)).route(
+        "/v1/acp/{server}",
+        post(send)
+            .get(stream)
+            .delete(close)
+            .layer(axum::extract::DefaultBodyLimit::max(MESSAGE_BYTES_MAX)),
+    )
 }
 
 #[derive(Deserialize)]
@@ -44,8 +42,12 @@ struct SendQuery {
     agent: Option<String>,
 }
 
-async fn list(Extension(host): Extension<AgentSessions>) -> Result<Response> {
-    let servers = host.sessions.acp_list(&host.scope).await?;
+async fn list(Extension(host): Extension<AgentHost>) -> Result<Response> {
+    let servers = host
+        .sessions
+        .sessions
+        .acp_list(&host.sessions.scope)
+        .await?;
     let servers: Vec<_> = servers
         .into_iter()
         .map(|server| {
@@ -60,7 +62,7 @@ async fn list(Extension(host): Extension<AgentSessions>) -> Result<Response> {
 }
 
 async fn send(
-    Extension(host): Extension<AgentSessions>,
+    Extension(host): Extension<AgentHost>,
     Path(server): Path<String>,
     Query(query): Query<SendQuery>,
     headers: HeaderMap,
@@ -69,9 +71,9 @@ async fn send(
     check_media(&headers)?;
     let envelope = Envelope::parse(&body)
         .map_err(|error| Failure::invalid(format!("invalid request: {error}")))?;
-    let posted = host
-        .sessions
-        .acp_post(&host.scope, &server, query.agent.as_deref(), envelope, None)
+    let AgentSessions { sessions, scope } = &host.sessions;
+    let posted = sessions
+        .acp_post(scope, &server, query.agent.as_deref(), envelope, None)
         .await?;
     Ok(match posted {
         Posted::Accepted => StatusCode::ACCEPTED.into_response(),
@@ -83,7 +85,7 @@ async fn send(
 }
 
 async fn stream(
-    Extension(host): Extension<AgentSessions>,
+    Extension(host): Extension<AgentHost>,
     Path(server): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response> {
@@ -92,18 +94,17 @@ async fn stream(
         return Err(Problem::new(Kind::NotAcceptable, text).into());
     }
     let after = session_stream::last_event_id(&headers)?.unwrap_or(0);
-    let reader = host
-        .sessions
-        .acp_follow(&host.scope, &server, after)
-        .await?;
+    let AgentSessions { sessions, scope } = &host.sessions;
+    let reader = sessions.acp_follow(scope, &server, after).await?;
     Ok(session_stream::respond(reader, AgentLines))
 }
 
 async fn close(
-    Extension(host): Extension<AgentSessions>,
+    Extension(host): Extension<AgentHost>,
     Path(server): Path<String>,
 ) -> Result<StatusCode> {
-    host.sessions.acp_close(&host.scope, &server).await?;
+    let AgentSessions { sessions, scope } = &host.sessions;
+    sessions.acp_close(scope, &server).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,0 +1,6 @@
+//! Shapes of the agent API: sandbox-agent 0.4 over HTTP.
+
+pub mod config;
+pub mod fs;
+pub mod problem;
+pub mod process;
