@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 use woodfrog_guest_client::proto::Configure;
 use woodfrog_guest_client::{GuestClient, PathConnector};
@@ -30,6 +30,7 @@ const NAMELESS: &str = "user";
 /// A running child.
 pub(super) struct Process {
     child: Child,
+    _lifeline: Option<ChildStdin>,
     client: GuestClient,
     /// Its program and its socket; removed at the end.
     _directory: TempDir,
@@ -50,7 +51,7 @@ impl Process {
         let groups = std::fs::read("/etc/group").unwrap_or_default();
         write(&etc.join("group"), &groups, 0o600)?;
         let socket = directory.path().join("guest.sock");
-        let child = Command::new(&program)
+        let mut child = Command::new(&program)
             .arg("--socket")
             .arg(&socket)
             .arg("--etc")
@@ -67,6 +68,8 @@ impl Process {
             })?;
         let client = GuestClient::new(Arc::new(PathConnector(socket)));
         let mut process = Self {
+            // Out of the child, since waiting for that one closes its input.
+            _lifeline: child.stdin.take(),
             child,
             client,
             _directory: directory,

@@ -43,7 +43,11 @@ pub(super) fn routes() -> Router {
 fn failed(error: GuestError) -> Failure {
     match error.code() {
         Some(ErrorCode::NotFound) => {
-            Problem::new(Kind::NotFound, format_args!("path not found: {error}")).into()
+            let said = error.to_string();
+            let path = said.strip_prefix("path '");
+            let path = path.and_then(|rest| rest.strip_suffix("' does not exist"));
+            let path = path.unwrap_or(&said);
+            Problem::new(Kind::NotFound, format_args!("path not found: {path}")).into()
         }
         _ => error.into(),
     }
@@ -208,7 +212,7 @@ async fn remove(
         let listing = guest.list(request).await.map_err(failed)?;
         if !listing.entries.is_empty() {
             let message = format!("directory not empty: {}", info.path);
-            return Err(Failure::conflict(message));
+            return Err(Problem::new(Kind::StreamError, message).into());
         }
     }
     guest.remove(at).await.map_err(failed)?;
