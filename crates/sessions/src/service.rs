@@ -106,6 +106,11 @@ impl Sessions {
         &self.inner.options
     }
 
+    /// Whether there is such an agent: `UnsupportedAgent` if not.
+    pub fn knows(&self, agent: &str) -> Result<(), Fault> {
+        self.inner.machines.known(agent)
+    }
+
     /// One session of the workspace, as it is now. Starts and wakes nothing.
     pub async fn show(
         &self,
@@ -207,7 +212,7 @@ impl Sessions {
     }
 
     /// Listens to a session's agent if it can be without waking anything.
-    pub(crate) async fn attend(&self, session: &Session) {
+    pub async fn attend(&self, session: &Session) {
         let lives = session
             .process
             .as_ref()

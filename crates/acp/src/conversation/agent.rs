@@ -1,6 +1,7 @@
 //! What the agent says, and its coming and going.
 
 use serde_json::json;
+use woodfrog_types::SandboxId;
 use woodfrog_types::session::Binding;
 
 use super::build::{Build, end_payload};
@@ -14,10 +15,11 @@ use crate::message::{Class, Envelope, Id};
 const RAW_KEPT: usize = 4096;
 
 impl Conversation {
-    /// A process was started on [`super::Act::Start`].
-    pub fn started(&mut self, id: u64, now: Timestamp) -> Step {
+    /// A process was started on [`super::Act::Start`], in that sandbox.
+    pub fn started(&mut self, sandbox: &SandboxId, id: u64, now: Timestamp) -> Step {
         let incarnation = self.incarnation() + 1;
         let mut build = self.build(now);
+        build.it.record.sandbox = sandbox.clone();
         build.it.record.process = Some(AgentProcess {
             id,
             incarnation,
@@ -29,7 +31,8 @@ impl Conversation {
         build.it.restoring = None;
         build.changed();
         build.rewind();
-        build.mark(kind::AGENT_STARTED, &json!({"incarnation": incarnation}));
+        let payload = json!({"incarnation": incarnation, "sandbox": sandbox.as_str()});
+        build.mark(kind::AGENT_STARTED, &payload);
         build.flush();
         build.done()
     }

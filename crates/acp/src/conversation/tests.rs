@@ -116,7 +116,8 @@ impl World {
     fn started(&mut self) {
         assert_eq!(self.acts.pop(), Some(Act::Start));
         self.output = 0;
-        let step = self.it.started(7, NOW);
+        let sandbox = self.it.record.sandbox.clone();
+        let step = self.it.started(&sandbox, 7, NOW);
         self.take(step);
     }
 
