@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,11 +18,12 @@ use woodfrog_types::session::SessionEvent;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 
-/// How a face shows what it reads. Each adds frames to the text, or nothing.
+/// How a face shows what it reads. Each adds frames to the text, or nothing, and says whether the
+/// stream goes on.
 pub(crate) trait Shape: Send + 'static {
-    fn event(&mut self, event: &SessionEvent, frames: &mut String);
+    fn event(&mut self, event: &SessionEvent, frames: &mut String) -> ControlFlow<()>;
     /// Places that are no longer held.
-    fn gap(&mut self, from: u64, to: u64, frames: &mut String);
+    fn gap(&mut self, from: u64, to: u64, frames: &mut String) -> ControlFlow<()>;
     fn ephemeral(&mut self, _: &Ephemeral, _: &mut String) {}
 }
 
@@ -63,10 +65,14 @@ pub(crate) fn respond(reader: Reader, shape: impl Shape) -> Response {
 }
 
 fn frames(reader: Reader, shape: impl Shape) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold((reader, shape), |(mut reader, mut shape)| async move {
+    stream::unfold(Some((reader, shape)), |state| async move {
+        let (mut reader, mut shape) = state?;
         loop {
             let batch = match tokio::time::timeout(KEEP_ALIVE, reader.next()).await {
-                Err(_) => return Some((Ok(Bytes::from_static(HEARTBEAT)), (reader, shape))),
+                Err(_) => {
+                    let heartbeat = Bytes::from_static(HEARTBEAT);
+                    return Some((Ok(heartbeat), Some((reader, shape))));
+                }
                 Ok(Ok(batch)) => batch,
                 Ok(Err(fault)) => {
                     tracing::debug!(%fault, "a stream of a session ended");
@@ -74,17 +80,20 @@ fn frames(reader: Reader, shape: impl Shape) -> impl Stream<Item = Result<Bytes,
                 }
             };
             let mut frames = String::new();
-            match batch {
-                Batch::Events(events) => {
-                    for event in events {
-                        shape.event(&event, &mut frames);
-                    }
-                }
+            let flow = match batch {
+                Batch::Events(events) => events
+                    .iter()
+                    .try_for_each(|event| shape.event(event, &mut frames)),
                 Batch::Gap { from, to } => shape.gap(from, to, &mut frames),
-                Batch::Ephemeral(said) => shape.ephemeral(&said, &mut frames),
-            }
-            if !frames.is_empty() {
-                return Some((Ok(Bytes::from(frames)), (reader, shape)));
+                Batch::Ephemeral(said) => {
+                    shape.ephemeral(&said, &mut frames);
+                    ControlFlow::Continue(())
+                }
+            };
+            let left = flow.is_continue().then_some((reader, shape));
+            match left {
+                Some(left) if frames.is_empty() => (reader, shape) = left,
+                left => return Some((Ok(Bytes::from(frames)), left)),
             }
         }
     })

@@ -73,9 +73,9 @@ impl Conversation {
             process.over = true;
             build.changed();
         }
-        build.mark(kind::AGENT_EXITED, &end_payload(end));
         let failure = Failure::Exited(end.clone());
         build.fail_pending(&failure);
+        build.mark(kind::AGENT_EXITED, &end_payload(end));
         build.fail_held(&failure);
         build.close_running_turns("agent_exited");
         build.next_prompt();
@@ -143,7 +143,7 @@ impl Build<'_> {
             Class::Response { id } => {
                 let pending = id.as_ref().and_then(|id| self.it.pending.remove(id));
                 match pending {
-                    Some(pending) => self.agent_answers(pending, envelope, stderr),
+                    Some(pending) => self.agent_answers(id.as_ref(), pending, envelope, stderr),
                     None => {
                         self.log(Source::Agent, kind::UNMATCHED, envelope.to_line());
                     }
@@ -165,15 +165,20 @@ impl Build<'_> {
         self.consider(&asked);
     }
 
-    fn agent_answers(&mut self, pending: Pending, mut envelope: Envelope, stderr: &[String]) {
+    fn agent_answers(
+        &mut self,
+        id: Option<&Id>,
+        pending: Pending,
+        mut envelope: Envelope,
+        stderr: &[String],
+    ) {
         if !stderr.is_empty() {
             envelope.explain_error(&stderr.join("\n"));
         }
-        envelope.set_id(&pending.original);
-        let ours = matches!(
-            pending.about,
-            About::Initialize { ours: true } | About::Reload { .. } | About::Remake { .. }
-        );
+        if id != Some(&pending.original) {
+            envelope.set_id(&pending.original);
+        }
+        let ours = pending.about.is_ours();
         if let About::New { .. } = pending.about {
             self.name_apart(&mut envelope);
         }

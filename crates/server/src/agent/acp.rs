@@ -1,5 +1,7 @@
 //! ACP over HTTP: one agent process per name that a client chose.
 
+use std::ops::ControlFlow;
+
 use axum::body::Bytes;
 use axum::extract::{Path, Query};
 use axum::response::{IntoResponse, Response};
@@ -7,10 +9,10 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use woodfrog_sessions::acp::Envelope;
 use woodfrog_sessions::{Posted, Scope, Sessions};
-use woodfrog_types::session::{SessionEvent, Source, kind};
+use woodfrog_types::session::{SessionEvent, kind};
 use woodfrog_wire::agent::problem::{Kind, Problem};
 
 use super::AgentHost;
@@ -70,7 +72,7 @@ async fn send(
 ) -> Result<Response> {
     check_media(&headers)?;
     let envelope = Envelope::parse(&body)
-        .map_err(|error| Failure::invalid(format!("invalid request: {error}")))?;
+        .map_err(|error| Failure::invalid(format!("invalid JSON body: {error}")))?;
     let AgentSessions { sessions, scope } = &host.sessions;
     let posted = sessions
         .acp_post(scope, &server, query.agent.as_deref(), envelope, None)
@@ -90,13 +92,17 @@ async fn stream(
     headers: HeaderMap,
 ) -> Result<Response> {
     if !accepts(&headers, "text/event-stream") {
-        let text = "the Accept header must allow text/event-stream";
+        let text = "accept must allow text/event-stream";
         return Err(Problem::new(Kind::NotAcceptable, text).into());
     }
     let after = session_stream::last_event_id(&headers)?.unwrap_or(0);
     let AgentSessions { sessions, scope } = &host.sessions;
-    let reader = sessions.acp_follow(scope, &server, after).await?;
-    Ok(session_stream::respond(reader, AgentLines))
+    let lines = sessions.acp_follow(scope, &server, after).await?;
+    let shape = AgentLines {
+        number: lines.number,
+        missing: lines.missing,
+    };
+    Ok(session_stream::respond(lines.reader, shape))
 }
 
 async fn close(
@@ -113,11 +119,11 @@ fn check_media(headers: &HeaderMap) -> Result<()> {
     let given = given.and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = given.split(';').next().unwrap_or("").trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        let text = "the Content-Type must be application/json";
+        let text = "content-type must be application/json";
         return Err(Problem::new(Kind::UnsupportedMediaType, text).into());
     }
     if !accepts(headers, "application/json") {
-        let text = "the Accept header must allow application/json";
+        let text = "accept must allow application/json";
         return Err(Problem::new(Kind::NotAcceptable, text).into());
     }
     Ok(())
@@ -142,32 +148,49 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
 }
 
 /// The lines of the agent, as the clients of this transport know them.
-struct AgentLines;
+struct AgentLines {
+    /// Of the last line.
+    number: u64,
+    missing: Option<(u64, u64)>,
+}
 
 impl Shape for AgentLines {
-    fn event(&mut self, event: &SessionEvent, frames: &mut String) {
-        let payload = &event.event.payload;
-        match (event.event.source, event.event.kind.as_str()) {
-            (Source::Agent, kind::MESSAGE) => {
-                frame(frames, "message", Some(event.sequence), payload);
-            }
-            (Source::Agent, kind::UNREADABLE) => {
-                adapter(frames, event.sequence, "invalid_stdout", payload);
-            }
-            (Source::Server, kind::AGENT_EXITED) => {
-                adapter(frames, event.sequence, "agent_exited", payload);
-            }
-            _ => {}
+    fn event(&mut self, event: &SessionEvent, frames: &mut String) -> ControlFlow<()> {
+        if let Some((from, to)) = self.missing.take() {
+            adapter(
+                frames,
+                to,
+                "gap",
+                &json!({"from": from, "to": to}).to_string(),
+            );
         }
+        if event.event.kind == kind::SESSION_ENDED {
+            return ControlFlow::Break(());
+        }
+        if !event.event.is_line() {
+            return ControlFlow::Continue(());
+        }
+        self.number += 1;
+        let payload = &event.event.payload;
+        match event.event.kind.as_str() {
+            kind::UNREADABLE => adapter(frames, self.number, "invalid_stdout", payload),
+            kind::AGENT_EXITED => {
+                let exit: Value = serde_json::from_str(payload).unwrap_or_default();
+                let params = json!({"success": exit["success"], "code": exit["code"]});
+                adapter(frames, self.number, "agent_exited", &params.to_string());
+            }
+            _ => frame(frames, "message", Some(self.number), payload),
+        }
+        ControlFlow::Continue(())
     }
 
-    fn gap(&mut self, from: u64, to: u64, frames: &mut String) {
-        let params = json!({"from": from, "to": to}).to_string();
-        adapter(frames, to, "gap", &params);
+    /// What is read now was dropped meanwhile: a client that comes back is told how much.
+    fn gap(&mut self, _: u64, _: u64, _: &mut String) -> ControlFlow<()> {
+        ControlFlow::Break(())
     }
 }
 
-fn adapter(frames: &mut String, place: u64, name: &str, params: &str) {
+fn adapter(frames: &mut String, number: u64, name: &str, params: &str) {
     let data = format!(r#"{{"jsonrpc":"2.0","method":"_adapter/{name}","params":{params}}}"#);
-    frame(frames, "message", Some(place), &data);
+    frame(frames, "message", Some(number), &data);
 }

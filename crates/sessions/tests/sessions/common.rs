@@ -241,7 +241,8 @@ impl World {
             .sessions
             .acp_follow(&self.scope, server, 0)
             .await
-            .unwrap();
+            .unwrap()
+            .reader;
         read_until(&mut reader, |seen| {
             seen.last()
                 .is_some_and(|it| it.event.kind == kind::AGENT_EXITED)

@@ -1,5 +1,7 @@
 //! A session's log: pieces of it, and as a stream.
 
+use std::ops::ControlFlow;
+
 use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -158,15 +160,17 @@ async fn next_lines(reader: &mut Reader) -> Option<std::result::Result<String, s
 struct Lines;
 
 impl Shape for Lines {
-    fn event(&mut self, event: &Event, frames: &mut String) {
+    fn event(&mut self, event: &Event, frames: &mut String) -> ControlFlow<()> {
         let mut line = String::new();
         event_line(event, &mut line);
         frame(frames, &event.event.kind, Some(event.sequence), &line);
+        ControlFlow::Continue(())
     }
 
-    fn gap(&mut self, from: u64, to: u64, frames: &mut String) {
+    fn gap(&mut self, from: u64, to: u64, frames: &mut String) -> ControlFlow<()> {
         let data = json!({"from": from, "to": to}).to_string();
         frame(frames, session::kind::GAP, Some(to), &data);
+        ControlFlow::Continue(())
     }
 
     fn ephemeral(&mut self, said: &Ephemeral, frames: &mut String) {
