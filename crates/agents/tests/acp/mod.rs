@@ -74,7 +74,11 @@ impl Acp {
                 }
                 searched = self.stdout.len();
                 match self.stream.next().await.unwrap()? {
-                    ProcessEvent::Output { stream, bytes, .. } if stream == Channel::Stdout => {
+                    ProcessEvent::Output {
+                        stream: Channel::Stdout,
+                        bytes,
+                        ..
+                    } => {
                         self.stdout.extend_from_slice(&bytes);
                     }
                     ProcessEvent::Output { bytes, .. } => {
