@@ -1,5 +1,4 @@
 //! The registry against what clients of the old server were told.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 
