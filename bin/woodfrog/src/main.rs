@@ -1,6 +1,7 @@
 //! The `woodfrog` binary: the only place where adapters meet ports.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod doctor;
 mod drivers;
 mod images;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         Command::Config(command) => config_command(command, cli.config),
+        Command::Agent(command) => report(agent::run(command)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Purge { data_dir, yes } => report(purge::run(&data_dir, cli.config.as_ref(), yes)),
         client => woodfrog_cli::command::run(client),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod agent;
 mod key;
 mod sandbox;
 mod sleep;
@@ -12,6 +13,7 @@ mod snapshot;
 mod target;
 mod template;
 
+pub use agent::{AgentCommand, AgentStore};
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 pub use sleep::{After, SleepArgs, SleepCommand};
@@ -43,6 +45,9 @@ pub enum Command {
     /// Templates: what sandboxes start from.
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Agents for sandboxes: which there are, and which are in store.
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
