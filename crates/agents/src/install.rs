@@ -231,7 +231,9 @@ fill() {
         echo "the machine has no npm; install it, or put the agent into the host's store" >&2
         exit 1
     fi
-    npm install --prefix "$new" --no-audit --no-fund --no-update-notifier --loglevel=error "$@"
+    # Without a network it gives up within seconds.
+    npm install --prefix "$new" --no-audit --no-fund --no-update-notifier --loglevel=error \
+        --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000 "$@"
 }
 "#;
 

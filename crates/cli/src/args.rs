@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 mod agent_server;
+mod agent;
 mod key;
 mod sandbox;
 mod sleep;
@@ -14,6 +15,7 @@ mod target;
 mod template;
 
 pub use agent_server::AgentServerArgs;
+pub use agent::{AgentCommand, AgentStore};
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 pub use sleep::{After, SleepArgs, SleepCommand};
@@ -48,6 +50,9 @@ pub enum Command {
     /// Templates: what sandboxes start from.
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Agents for sandboxes: which there are, and which are in store.
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
