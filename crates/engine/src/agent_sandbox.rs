@@ -65,7 +65,11 @@ impl Engine {
         let (engine, principal) = (self.clone(), principal.clone());
         // Goes on without its caller: the next one is then not told that somebody makes it.
         let work = async move { engine.ensure_agent_sandbox(&principal).await };
-        self.inner.tasks.spawn(work).await.map_err(Fault::internal)?
+        self.inner
+            .tasks
+            .spawn(work)
+            .await
+            .map_err(Fault::internal)?
     }
 
     async fn ensure_agent_sandbox(&self, principal: &Principal) -> Result<SandboxId, Fault> {

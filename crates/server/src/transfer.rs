@@ -104,9 +104,7 @@ async fn settle(pending: Option<tokio::task::JoinHandle<io::Result<()>>>) -> Res
 /// The fault for a write that failed on the host's side.
 pub(crate) fn write_fault(error: io::Error) -> Fault {
     match error.kind() {
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::FileTooLarge => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             let message = "the sandbox's disk is full or over its limit";
             Fault::new(Code::NoSpace, message)
         }

@@ -132,14 +132,11 @@ fn take(process: &Process, fd: &OwnedFd, channel: Channel) -> Taken {
         match read(fd, scratch.get_mut(..room).unwrap_or_default()) {
             Ok(0) => Taken::End,
             Ok(n) => {
-                process
-                    .log
-                    .borrow_mut()
-                    .push(
-                        channel,
-                        crate::system::unix_ms(),
-                        scratch.get(..n).unwrap_or_default(),
-                    );
+                process.log.borrow_mut().push(
+                    channel,
+                    crate::system::unix_ms(),
+                    scratch.get(..n).unwrap_or_default(),
+                );
                 process.grew.notify_waiters();
                 Taken::Bytes(n)
             }

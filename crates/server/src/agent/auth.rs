@@ -69,9 +69,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 }
 
 fn in_query(uri: &Uri) -> Option<String> {
-    let allowed = TOKEN_IN_QUERY
-        .iter()
-        .any(|end| uri.path().ends_with(end));
+    let allowed = TOKEN_IN_QUERY.iter().any(|end| uri.path().ends_with(end));
     let pairs = uri.query().filter(|_| allowed)?.split('&');
     let mut values = pairs.filter_map(|pair| pair.strip_prefix("access_token="));
     let plain = values.next()?.replace('+', " ");
@@ -109,8 +107,12 @@ mod tests {
     fn the_address_holds_a_token_only_for_websockets() {
         let gate = TokenGate::closed("a b");
         let admits = |uri: &str| gate.admits(&request(uri, None));
-        assert!(admits("/v1/processes/proc_1/terminal/ws?access_token=a%20b"));
-        assert!(admits("/v1/processes/proc_1/terminal/ws?x=1&access_token=a+b"));
+        assert!(admits(
+            "/v1/processes/proc_1/terminal/ws?access_token=a%20b"
+        ));
+        assert!(admits(
+            "/v1/processes/proc_1/terminal/ws?x=1&access_token=a+b"
+        ));
         assert!(!admits("/v1/processes/proc_1/terminal/ws?access_token=a"));
         assert!(!admits("/v1/processes?access_token=a%20b"));
     }

@@ -73,10 +73,7 @@ impl AgentFace {
         *request.uri_mut() = uri;
         let named = match name.as_str() {
             DEFAULT => Ok(Named::Default),
-            name => name
-                .parse()
-                .map(Named::Sandbox)
-                .map_err(|_| unknown(name)),
+            name => name.parse().map(Named::Sandbox).map_err(|_| unknown(name)),
         };
         self.answer(named, request).await
     }
@@ -96,11 +93,7 @@ impl AgentFace {
         self.answer(Ok(Named::Sandbox(sandbox)), request).await
     }
 
-    async fn answer(
-        &self,
-        named: Result<Named, Fault>,
-        request: Request<Body>,
-    ) -> Response {
+    async fn answer(&self, named: Result<Named, Fault>, request: Request<Body>) -> Response {
         // The open paths say nothing of any sandbox.
         if !auth::needs_token(request.uri().path()) {
             return self.route(request).await;

@@ -131,13 +131,24 @@ async fn a_token_is_asked_for_below_v1_only() {
     assert_eq!(ask(&router, get("/ui/")).await.status, 404);
     for path in ["/v1/health", "/v1/nothing"] {
         let refused = ask(&router, get(path)).await;
-        assert_eq!((refused.status.as_u16(), code(&refused).as_str()), (401, "token_invalid"));
+        assert_eq!(
+            (refused.status.as_u16(), code(&refused).as_str()),
+            (401, "token_invalid")
+        );
         let wrong = ask(&router, get(path).header("authorization", "Bearer U")).await;
         assert_eq!(wrong.status, 401);
     }
-    let health = ask(&router, get("/v1/health").header("authorization", "Bearer T")).await;
+    let health = ask(
+        &router,
+        get("/v1/health").header("authorization", "Bearer T"),
+    )
+    .await;
     assert_eq!(text(&health), r#"{"status":"ok"}"#);
-    let nowhere = ask(&router, get("/v1/nothing").header("authorization", "Bearer T")).await;
+    let nowhere = ask(
+        &router,
+        get("/v1/nothing").header("authorization", "Bearer T"),
+    )
+    .await;
     assert_eq!(
         nowhere.json(),
         serde_json::json!({

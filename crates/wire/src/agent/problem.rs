@@ -216,6 +216,9 @@ mod tests {
         );
         let full = Fault::new(Code::NoSpace, "the disk is full");
         let problem = Problem::from(&full);
-        assert_eq!((problem.status, problem.title.as_str()), (507, "Stream Error"));
+        assert_eq!(
+            (problem.status, problem.title.as_str()),
+            (507, "Stream Error")
+        );
     }
 }

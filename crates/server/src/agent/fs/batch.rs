@@ -113,7 +113,10 @@ impl Unpacking {
             mode: Some(mode),
             ..WriteRequest::default()
         };
-        match self.runtime.block_on(self.guest.create_file(request.clone())) {
+        match self
+            .runtime
+            .block_on(self.guest.create_file(request.clone()))
+        {
             Ok((mut file, _)) => {
                 let mut copying = Reading::of(bytes);
                 io::copy(&mut copying, &mut file).map_err(|error| copying.blame(error))?;

@@ -111,7 +111,14 @@ mod tests {
     #[test]
     fn names_and_numbers_correspond() {
         assert_eq!(number(&name(7)).expect("ours"), 7);
-        for other in ["7", "proc_", "proc_-1", "proc_+1", "proc_x", "proc_99999999999999999999"] {
+        for other in [
+            "7",
+            "proc_",
+            "proc_-1",
+            "proc_+1",
+            "proc_x",
+            "proc_99999999999999999999",
+        ] {
             assert!(number(other).is_err(), "{other}");
         }
     }

@@ -112,7 +112,11 @@ async fn serve(host: AgentHost, id: u64, mut socket: WebSocket, mut stream: Foll
     if let Some((code, reason)) = reason {
         let reason = reason.into();
         // The peer may be gone already, and then there is nobody to tell.
-        drop(socket.send(Message::Close(Some(CloseFrame { code, reason }))).await);
+        drop(
+            socket
+                .send(Message::Close(Some(CloseFrame { code, reason })))
+                .await,
+        );
     }
 }
 

@@ -12,8 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_guest_client::proto::{ReadRequest, WriteMode, WriteRequest};
 use woodfrog_guest_client::{FileRead, GuestError};
-use woodfrog_types::key::Principal;
 use woodfrog_types::Fault;
+use woodfrog_types::key::Principal;
 use woodfrog_wire::native::file::{Entry, PathQuery, WriteQuery};
 use woodfrog_wire::native::problem::Problem;
 
@@ -53,7 +53,9 @@ async fn read(
     };
     match guest.read_file(request).await.map_err(failed)? {
         FileRead::File { file, .. } => send_file(file, &headers),
-        FileRead::Stream { stream, .. } => Ok(reply(Body::from_stream(transfer::arriving(guest, stream)))),
+        FileRead::Stream { stream, .. } => {
+            Ok(reply(Body::from_stream(transfer::arriving(guest, stream))))
+        }
     }
 }
 

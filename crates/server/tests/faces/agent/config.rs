@@ -7,7 +7,12 @@ use super::{Agent, code, text};
 #[tokio::test]
 async fn entries_are_kept_in_the_directory() {
     let agent = Agent::start().await;
-    let at = |name: &str| format!("/v1/config/mcp?directory={}&mcpName={name}", agent.server.path("p"));
+    let at = |name: &str| {
+        format!(
+            "/v1/config/mcp?directory={}&mcpName={name}",
+            agent.server.path("p")
+        )
+    };
     let missing = agent.call("GET", &at("x")).await;
     assert_eq!(
         missing.json(),
@@ -21,7 +26,10 @@ async fn entries_are_kept_in_the_directory() {
     let kept = json!({"type": "local", "command": "x", "args": [], "env": {"A": "b"}});
     assert_eq!(agent.call("GET", &at("x")).await.json(), kept);
     let remote = json!({"type": "remote", "url": "http://u", "oauth": false});
-    assert_eq!(agent.json("PUT", &at("y"), remote.clone()).await.status, 204);
+    assert_eq!(
+        agent.json("PUT", &at("y"), remote.clone()).await.status,
+        204
+    );
     let file = agent.server.path("p/.sandbox-agent/config/mcp.json");
     let file = std::fs::read(file).expect("a file");
     let file: serde_json::Value = serde_json::from_slice(&file).expect("json");
@@ -40,7 +48,10 @@ async fn skills_are_kept_by_name() {
     let skills = json!({"sources": [
         {"type": "github", "source": "a/b", "skills": ["s"], "ref": "m", "subpath": "p"},
     ]});
-    assert_eq!(agent.json("PUT", &at("x"), skills.clone()).await.status, 204);
+    assert_eq!(
+        agent.json("PUT", &at("x"), skills.clone()).await.status,
+        204
+    );
     assert_eq!(agent.call("GET", &at("x")).await.json(), skills);
     let missing = agent.call("GET", &at("y")).await;
     assert_eq!(missing.json()["sessionId"], "skills:y");
@@ -72,9 +83,16 @@ async fn what_cannot_be_is_refused() {
     assert_eq!(unnamed.status, 400);
     // A file that is none of ours is left alone.
     agent
-        .put("/v1/fs/file?path=p/.sandbox-agent/config/mcp.json", "{ mine")
+        .put(
+            "/v1/fs/file?path=p/.sandbox-agent/config/mcp.json",
+            "{ mine",
+        )
         .await;
-    let put = put("directory=p&mcpName=q", json!({"type": "remote", "url": "u"})).await;
+    let put = put(
+        "directory=p&mcpName=q",
+        json!({"type": "remote", "url": "u"}),
+    )
+    .await;
     assert_eq!(code(&put), "conflict");
     let kept = agent
         .call("GET", "/v1/fs/file?path=p/.sandbox-agent/config/mcp.json")

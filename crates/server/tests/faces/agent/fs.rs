@@ -31,7 +31,9 @@ async fn files_come_back_as_they_went() {
     assert_eq!(entries[0]["name"], "b.bin");
     assert_eq!(entries[0]["path"], json!(absolute));
     // Shorter content leaves nothing of the longer one.
-    agent.put(&format!("/v1/fs/file?path={absolute}"), "x").await;
+    agent
+        .put(&format!("/v1/fs/file?path={absolute}"), "x")
+        .await;
     let read = agent.call("GET", "/v1/fs/file?path=a/b.bin").await;
     assert_eq!(text(&read), "x");
 }
@@ -39,7 +41,9 @@ async fn files_come_back_as_they_went() {
 #[tokio::test]
 async fn a_file_of_proc_is_read_to_its_end() {
     let agent = Agent::start().await;
-    let read = agent.call("GET", "/v1/fs/file?path=/proc/self/status").await;
+    let read = agent
+        .call("GET", "/v1/fs/file?path=/proc/self/status")
+        .await;
     assert!(text(&read).starts_with("Name:"), "{read:?}");
 }
 

@@ -32,11 +32,17 @@ async fn a_key_opens_the_sandboxes_of_its_workspace() {
         health.replace(&agent.sandbox, "No.Such"),
     ] {
         let unknown = with_key(server, &path, Some(&server.admin)).await;
-        assert_eq!((unknown.status.as_u16(), code(&unknown).as_str()), (404, "not_found"));
+        assert_eq!(
+            (unknown.status.as_u16(), code(&unknown).as_str()),
+            (404, "not_found")
+        );
     }
     // Another workspace's sandbox answers as one that is not there.
     let foreign = with_key(server, &health, Some(&server.other)).await;
-    assert_eq!((foreign.status.as_u16(), code(&foreign).as_str()), (404, "not_found"));
+    assert_eq!(
+        (foreign.status.as_u16(), code(&foreign).as_str()),
+        (404, "not_found")
+    );
     let nowhere = format!("/agent/{}/v1/nothing", agent.sandbox);
     let nowhere = with_key(server, &nowhere, Some(&server.admin)).await;
     assert_eq!(nowhere.json()["detail"], "endpoint not found");
@@ -53,7 +59,9 @@ async fn the_default_sandbox_is_made_once_and_again_when_it_is_gone() {
     let ids = async || {
         let listed = server.call("GET", "/v2/sandboxes", "").await.json();
         let all = listed.as_array().expect("a list").clone();
-        let ids = all.iter().map(|one| one["sandboxID"].as_str().map(str::to_owned));
+        let ids = all
+            .iter()
+            .map(|one| one["sandboxID"].as_str().map(str::to_owned));
         ids.collect::<Option<Vec<_>>>().expect("ids")
     };
     let first = ids().await;

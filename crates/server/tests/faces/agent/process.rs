@@ -50,7 +50,11 @@ async fn programs_run_to_their_end() {
     let request = json!({"command": "sh", "args": ["-c", "echo abcdefgh"], "maxOutputBytes": 4});
     let cut = run(request).await.json();
     assert_eq!(
-        (&cut["stdout"], &cut["stdoutTruncated"], &cut["stderrTruncated"]),
+        (
+            &cut["stdout"],
+            &cut["stdoutTruncated"],
+            &cut["stderrTruncated"]
+        ),
         (&json!("abcd"), &json!(true), &json!(false))
     );
     let request = json!({"command": "sleep", "args": ["1000"], "timeoutMs": 50});
@@ -104,16 +108,31 @@ async fn logs_are_read_from_any_place() {
         ended["createdAtMs"].as_u64().expect("a time"),
         ended["exitedAtMs"].as_u64().expect("a time"),
     );
-    let times: Vec<u64> = all.iter().filter_map(|e| e["timestampMs"].as_u64()).collect();
+    let times: Vec<u64> = all
+        .iter()
+        .filter_map(|e| e["timestampMs"].as_u64())
+        .collect();
     assert!(times.is_sorted() && times.len() == 3, "{times:?}");
-    assert!(times.iter().all(|at| (began..=over).contains(at)), "{times:?}");
+    assert!(
+        times.iter().all(|at| (began..=over).contains(at)),
+        "{times:?}"
+    );
 
-    assert_eq!(output(&entries(&agent, &id, "?stream=stderr").await), "two\n");
+    assert_eq!(
+        output(&entries(&agent, &id, "?stream=stderr").await),
+        "two\n"
+    );
     assert_eq!(entries(&agent, &id, "?stream=pty").await.len(), 0);
     assert_eq!(output(&entries(&agent, &id, "?tail=1").await), "three\n");
-    assert_eq!(output(&entries(&agent, &id, "?tail=2").await), "two\nthree\n");
+    assert_eq!(
+        output(&entries(&agent, &id, "?tail=2").await),
+        "two\nthree\n"
+    );
     assert_eq!(entries(&agent, &id, "?tail=0").await.len(), 0);
-    assert_eq!(output(&entries(&agent, &id, "?stream=stdout&tail=2").await), "one\nthree\n");
+    assert_eq!(
+        output(&entries(&agent, &id, "?stream=stdout&tail=2").await),
+        "one\nthree\n"
+    );
     assert_eq!(output(&entries(&agent, &id, "?since=8").await), "three\n");
     assert_eq!(output(&entries(&agent, &id, "?since=9").await), "hree\n");
     assert_eq!(entries(&agent, &id, "?since=14").await.len(), 0);
@@ -191,11 +210,16 @@ async fn processes_are_stopped_killed_and_deleted() {
     assert_eq!(agent.call("DELETE", &path).await.status, 204);
     for method in ["GET", "DELETE"] {
         let gone = agent.call(method, &path).await;
-        assert_eq!(gone.json()["details"], json!({"resource": "process", "id": id}));
+        assert_eq!(
+            gone.json()["details"],
+            json!({"resource": "process", "id": id})
+        );
     }
     // One that does not listen: it is reported as running, and then it is killed.
     let deaf = agent
-        .start_process(sh("trap '' TERM; echo ready; while :; do read x || sleep 1; done"))
+        .start_process(sh(
+            "trap '' TERM; echo ready; while :; do read x || sleep 1; done",
+        ))
         .await;
     while entries(&agent, &deaf, "").await.is_empty() {
         tokio::task::yield_now().await;
@@ -222,7 +246,10 @@ async fn input_is_decoded_and_limited() {
     let path = format!("/v1/processes/{id}/input");
     let send = async |body: Value| agent.json("POST", &path, body).await;
     assert_eq!(send(json!({"data": "YQ=="})).await.status, 200);
-    assert_eq!(send(json!({"data": "b", "encoding": "text"})).await.status, 200);
+    assert_eq!(
+        send(json!({"data": "b", "encoding": "text"})).await.status,
+        200
+    );
     assert_eq!(code(&send(json!({"data": "!!!"})).await), "invalid_request");
     let other = send(json!({"data": "x", "encoding": "zzz"})).await;
     let detail = "invalid request: encoding must be one of: base64, utf8, text";
@@ -231,12 +258,17 @@ async fn input_is_decoded_and_limited() {
     let taken = send(json!({"data": most, "encoding": "utf8"})).await;
     assert_eq!(taken.json(), json!({"bytesWritten": 65536}));
     let more = format!("{most}x");
-    assert_eq!(send(json!({"data": more, "encoding": "utf8"})).await.status, 413);
+    assert_eq!(
+        send(json!({"data": more, "encoding": "utf8"})).await.status,
+        413
+    );
     let resize = json!({"cols": 80, "rows": 24});
     let path = format!("/v1/processes/{id}/terminal/resize");
     let refused = agent.json("POST", &path, resize).await;
     assert_eq!(code(&refused), "conflict");
-    agent.call("POST", &format!("/v1/processes/{id}/kill")).await;
+    agent
+        .call("POST", &format!("/v1/processes/{id}/kill"))
+        .await;
     let echoed = entries(&agent, &id, "").await;
     assert_eq!(output(&echoed), format!("ab{most}"));
 }

@@ -36,8 +36,8 @@ impl Served {
         let app = agent.server.app.clone();
         let control = woodfrog_server::control(&app);
         let plane = Arc::new(app.engine.clone());
-        let faces = Faces::new(plane, control, Arc::clone(&app.options))
-            .with_agent(AgentFace::new(app));
+        let faces =
+            Faces::new(plane, control, Arc::clone(&app.options)).with_agent(AgentFace::new(app));
         let tcp = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
         let address = tcp.local_addr().expect("its address");
         let stop = CancellationToken::new();
@@ -69,7 +69,11 @@ impl Served {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Body::empty()).expect("a request");
-        let (parts, body) = sender.send_request(request).await.expect("sent").into_parts();
+        let (parts, body) = sender
+            .send_request(request)
+            .await
+            .expect("sent")
+            .into_parts();
         Answer {
             status: parts.status,
             headers: parts.headers,
@@ -135,13 +139,17 @@ fn terminal(script: &str) -> Value {
 #[tokio::test]
 async fn a_sandbox_has_the_api_on_its_host() {
     let served = Served::start().await;
-    let health = served.get("/v1/health", Some(&served.agent.server.admin)).await;
+    let health = served
+        .get("/v1/health", Some(&served.agent.server.admin))
+        .await;
     assert_eq!(text(&health), r#"{"status":"ok"}"#);
     for wrong in [None, Some("wrong")] {
         let refused = served.get("/v1/health", wrong).await;
         assert_eq!(code(&refused), "token_invalid");
     }
-    let foreign = served.get("/v1/health", Some(&served.agent.server.other)).await;
+    let foreign = served
+        .get("/v1/health", Some(&served.agent.server.other))
+        .await;
     assert_eq!(foreign.status, 404);
     // The sandbox's own token is one, too.
     let engine = &served.agent.server.app.engine;
@@ -176,10 +184,16 @@ async fn a_terminal_takes_input_and_says_how_it_ended() {
     assert_eq!(first.text().await.expect("an error")["type"], "error");
     first.say(json!({"type": "nonsense"})).await;
     assert_eq!(first.text().await.expect("an error")["type"], "error");
-    first.say(json!({"type": "resize", "cols": 0, "rows": 1})).await;
+    first
+        .say(json!({"type": "resize", "cols": 0, "rows": 1}))
+        .await;
     assert_eq!(first.text().await.expect("an error")["type"], "error");
-    first.say(json!({"type": "resize", "cols": 101, "rows": 33})).await;
-    first.say(json!({"type": "input", "data": "yo\n", "encoding": "utf8"})).await;
+    first
+        .say(json!({"type": "resize", "cols": 101, "rows": 33}))
+        .await;
+    first
+        .say(json!({"type": "input", "data": "yo\n", "encoding": "utf8"}))
+        .await;
     first.until("33 101\r\ngot yo").await;
     // The process does not mind that nobody looks.
     first.say(json!({"type": "close"})).await;

@@ -52,7 +52,11 @@ pub(super) fn each(
             EntryType::GNULongName => {
                 let name = extension(&mut entry)?;
                 let end = name.iter().position(|byte| *byte == 0);
-                long_name = Some(name.get(..end.unwrap_or(name.len())).unwrap_or(&[]).to_vec());
+                long_name = Some(
+                    name.get(..end.unwrap_or(name.len()))
+                        .unwrap_or(&[])
+                        .to_vec(),
+                );
                 continue;
             }
             EntryType::XHeader => {
@@ -141,7 +145,12 @@ fn pax_path(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
 
 /// A name as a path below the target.
 fn clean(name: &[u8]) -> Result<String> {
-    let shown = || String::from_utf8_lossy(name).chars().take(200).collect::<String>();
+    let shown = || {
+        String::from_utf8_lossy(name)
+            .chars()
+            .take(200)
+            .collect::<String>()
+    };
     let refuse = |why: &str| Failure::invalid(format_args!("`{}`: {why}", shown()));
     if name.len() > PATH_MAX {
         return Err(refuse("a path in the archive is too long"));
