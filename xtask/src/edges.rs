@@ -20,7 +20,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store-sqlite", &["types", "store"]),
     // Its fake driver answers as a guest would.
     ("sandbox", &["types", "guest-proto"]),
-    ("guest", &["guest-proto", "linux"]),
+    ("agents", &["types", "guest-client"]),
+    ("mock-agent", &[]),
+    // The agent is carried into sandboxes inside the guest.
+    ("guest", &["guest-proto", "linux", "mock-agent"]),
     ("guest-client", &["guest-proto"]),
     ("network", &[]),
     ("images", &[]),
