@@ -12,11 +12,13 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
+use woodfrog_agents::Agents;
 use woodfrog_engine::{GuestLease, Reach};
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault, SandboxId};
 use woodfrog_wire::agent::problem::Problem;
 
+mod agents;
 pub mod auth;
 mod config;
 pub mod cors;
@@ -40,6 +42,7 @@ pub struct AgentHost {
     plane: Arc<dyn DataPlane>,
     sandbox: SandboxId,
     principal: Option<Principal>,
+    agents: Arc<Agents>,
     state: Arc<HostState>,
 }
 
@@ -64,12 +67,14 @@ impl AgentHost {
         plane: Arc<dyn DataPlane>,
         sandbox: SandboxId,
         principal: Option<Principal>,
+        agents: Arc<Agents>,
         state: Arc<HostState>,
     ) -> Self {
         Self {
             plane,
             sandbox,
             principal,
+            agents,
             state,
         }
     }
@@ -84,6 +89,11 @@ impl AgentHost {
 
     pub fn plane(&self) -> &Arc<dyn DataPlane> {
         &self.plane
+    }
+
+    /// What finds, installs and starts agents.
+    pub fn agents(&self) -> &Arc<Agents> {
+        &self.agents
     }
 
     /// The guest, for one operation; wakes the sandbox.
@@ -122,6 +132,7 @@ pub fn routes() -> Router {
         .merge(fs::routes())
         .merge(process::routes())
         .merge(config::routes())
+        .merge(agents::routes())
         .fallback(no_endpoint)
         .layer(CatchPanicLayer::custom(panicked))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use woodfrog_agents::Agents;
 use woodfrog_engine::Engine;
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault};
@@ -29,6 +30,8 @@ pub struct App {
     pub telemetry: Arc<Telemetry>,
     /// Where uploads that become templates are kept until the engine has read them.
     pub spool: Arc<Path>,
+    /// What finds, installs and starts agents in sandboxes.
+    pub agents: Arc<Agents>,
     /// What the agent API remembers of sandboxes.
     pub agent_hosts: Arc<HostStates>,
 }
@@ -41,6 +44,7 @@ impl App {
             engine,
             telemetry: Arc::new(Telemetry::new()),
             spool: std::env::temp_dir().into(),
+            agents: Arc::default(),
             agent_hosts: Arc::default(),
         }
     }

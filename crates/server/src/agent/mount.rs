@@ -128,7 +128,8 @@ impl AgentFace {
     ) -> Response {
         let state = self.0.app.agent_hosts.of(&sandbox);
         let plane = Arc::clone(&self.0.plane);
-        let host = AgentHost::new(plane, sandbox, principal, state);
+        let agents = Arc::clone(&self.0.app.agents);
+        let host = AgentHost::new(plane, sandbox, principal, agents, state);
         request.extensions_mut().insert(host);
         self.route(request).await
     }
