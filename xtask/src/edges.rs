@@ -74,6 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
             "guest-client",
             "guest-proto",
+            "agents",
         ],
     ),
     ("cli", &["types", "wire"]),

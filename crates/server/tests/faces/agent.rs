@@ -1,5 +1,6 @@
 //! The agent API in front of real guests.
 
+mod agents;
 mod config;
 mod fs;
 mod mount;

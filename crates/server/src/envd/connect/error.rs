@@ -59,7 +59,9 @@ impl RpcError {
 impl From<Fault> for RpcError {
     fn from(fault: Fault) -> Self {
         let code = match fault.code {
-            Code::InvalidArgument | Code::TooLarge => RpcCode::InvalidArgument,
+            Code::InvalidArgument | Code::TooLarge | Code::UnsupportedAgent => {
+                RpcCode::InvalidArgument
+            }
             Code::Unauthenticated => RpcCode::Unauthenticated,
             Code::PermissionDenied => RpcCode::PermissionDenied,
             Code::SandboxNotFound
@@ -70,6 +72,7 @@ impl From<Fault> for RpcError {
             | Code::SnapshotNotFound
             | Code::FileNotFound
             | Code::ProcessNotFound
+            | Code::AgentNotInstalled
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
@@ -88,7 +91,7 @@ impl From<Fault> for RpcError {
             | Code::PortNotOpen
             | Code::Unavailable => RpcCode::Unavailable,
             Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Code::CreateFailed | Code::Internal => RpcCode::Internal,
+            Code::CreateFailed | Code::InstallFailed | Code::Internal => RpcCode::Internal,
         };
         Self::new(code, fault.message)
     }
