@@ -504,7 +504,7 @@ async fn timed(guest: &TestGuest, id: u64) -> Vec<(u64, String)> {
     while let Some(event) = stream.next().await.unwrap() {
         if let ProcessEvent::Output { bytes, .. } = event {
             let text = String::from_utf8(bytes.to_vec()).unwrap();
-            pieces.push((stream.at_ms().unwrap(), text));
+            pieces.push((stream.moment().unwrap().at_ms, text));
         }
     }
     pieces
@@ -515,6 +515,7 @@ async fn output_has_its_time() {
     let guest = TestGuest::start().await;
     let mut request = sh("echo one; read x; echo two; read x; echo three");
     request.stdin = StdinMode::Open;
+    request.pieces = Pieces::Apart;
     let started = guest.client.start_detached(request).await.unwrap();
     let process = ProcessRef::Id(started.id);
     let written = async |offset: u64| {
@@ -526,7 +527,7 @@ async fn output_has_its_time() {
         while !written(offset).await {
             tokio::task::yield_now().await;
         }
-        // Further apart than what counts as one moment.
+        // So long that the clock shows it.
         let written_at = Instant::now();
         while written_at.elapsed() < Duration::from_millis(20) {
             tokio::task::yield_now().await;

@@ -5,7 +5,7 @@
 //! at the byte where it stopped. Nothing here wakes a sandbox.
 
 use woodfrog_engine::{Attachment, GuestLease};
-use woodfrog_guest_client::proto::{From, ProcessRef, StartRequest, Started, Times};
+use woodfrog_guest_client::proto::{From, Moment, ProcessRef, StartRequest, Started, Times};
 use woodfrog_guest_client::proto::{WatchEvent, WatchKind, WatchRequest};
 use woodfrog_guest_client::{GuestError, ProcessEvent, ProcessStream, WatchStream};
 
@@ -37,8 +37,8 @@ pub(crate) struct Followed {
     /// Connections that broke since the last event.
     futile: u32,
     times: Times,
-    /// When the last output was written, where that is told.
-    at_ms: Option<u64>,
+    /// What is told of the last output.
+    moment: Option<Moment>,
 }
 
 impl Followed {
@@ -63,7 +63,7 @@ impl Followed {
         Self::attach_with(lease, process, from, Times::Untold).await
     }
 
-    /// As [`Followed::attach`]; with [`Times::Told`], [`Followed::at_ms`] says when output was
+    /// As [`Followed::attach`]; with [`Times::Told`], [`Followed::moment`] says when output was
     /// written.
     pub(crate) async fn attach_with(
         lease: &GuestLease,
@@ -95,13 +95,13 @@ impl Followed {
             announced: false,
             futile: 0,
             times: Times::Untold,
-            at_ms: None,
+            moment: None,
         }
     }
 
-    /// When the output that came last was written, in milliseconds since the epoch.
-    pub(crate) fn at_ms(&self) -> Option<u64> {
-        self.at_ms
+    /// When the output that came last was written, and its number.
+    pub(crate) fn moment(&self) -> Option<Moment> {
+        self.moment
     }
 
     /// How the process was started.
@@ -134,7 +134,7 @@ impl Followed {
                 // The guest announces the process on each connection, the client hears it once.
                 Ok(Some(ProcessEvent::Started(_))) if self.announced => {}
                 Ok(Some(event)) => {
-                    self.at_ms = stream.at_ms();
+                    self.moment = stream.moment();
                     self.pass(&event);
                     return Ok(Some(event));
                 }

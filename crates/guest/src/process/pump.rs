@@ -124,7 +124,10 @@ async fn wait_room(process: &Process) {
 }
 
 fn take(process: &Process, fd: &OwnedFd, channel: Channel) -> Taken {
-    let room = process.log.borrow().room().min(CHUNK);
+    let room = {
+        let log = process.log.borrow();
+        log.room().min(CHUNK).min(log.most_at_once())
+    };
     if room == 0 {
         return Taken::Nothing;
     }
