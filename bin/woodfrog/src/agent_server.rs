@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use woodfrog_agents::{Agents, Preinstalled, Settings};
 use woodfrog_cli::args::AgentServerArgs;
 use woodfrog_engine::{GuestLease, Reach, SandboxAccess};
 use woodfrog_guest_client::{GuestClient, GuestError};
@@ -25,6 +26,9 @@ use process::Process;
 
 /// Answers under way may finish within this when the server is told to end.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Set to 1, true or yes: agents that are missing are refused instead of installed.
+const REQUIRE_PREINSTALL: &str = "SANDBOX_AGENT_REQUIRE_PREINSTALL";
 
 /// Serves until it is told to end, or the process that does the work has ended.
 pub(crate) fn run(args: &AgentServerArgs) -> Result<()> {
@@ -60,11 +64,18 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     let mut ending = ending()?;
     let mut process = Process::start().await.context("start the process driver")?;
     let plane = Arc::new(Machine::new(process.client().clone(), sessions::machine()?));
-    let sessions = sessions::open(process.client().clone(), plane.ended.clone(), args.port)?;
+    let agents = Arc::new(agents()?);
+    let local = sessions::Local {
+        client: process.client().clone(),
+        ended: plane.ended.clone(),
+        agents: Arc::clone(&agents),
+    };
+    let sessions = sessions::open(local, args.port)?;
     let host = AgentHost::new(
         Arc::clone(&plane) as Arc<dyn DataPlane>,
         plane.access.id.clone(),
         None,
+        agents,
         Arc::<HostState>::default(),
         sessions,
     );
@@ -90,6 +101,24 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
         }
         Some(status) => anyhow::bail!("the process driver ended by itself ({})", status?),
     }
+}
+
+/// Agents as this machine has them; the built-in one is this program.
+fn agents() -> Result<Agents> {
+    let program = std::env::current_exe().context("find this program")?;
+    let program = program
+        .to_str()
+        .context("this program's path is not UTF-8")?;
+    let required = std::env::var(REQUIRE_PREINSTALL)
+        .is_ok_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes"));
+    Ok(Agents::new(Settings {
+        mock: vec![program.to_owned(), "__mock-agent".to_owned()],
+        preinstalled: match required {
+            true => Preinstalled::Required,
+            false => Preinstalled::Optional,
+        },
+        ..Settings::default()
+    }))
 }
 
 /// An IPv6 address as it is written before a port.

@@ -67,7 +67,10 @@ impl Server {
         };
         let answer = self.client().exchange(method, path, head, text.as_bytes());
         let (status, bytes) = answer.unwrap();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        (
+            status,
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        )
     }
 
     /// Starts a process that does not end, and returns its pid.

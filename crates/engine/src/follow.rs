@@ -4,7 +4,7 @@
 //! they are told to; the client's side stays open, and when the sandbox runs again reading goes on
 //! at the byte where it stopped. Nothing here wakes a sandbox.
 
-use woodfrog_guest_client::proto::{From, ProcessRef, StartRequest, Started, Times};
+use woodfrog_guest_client::proto::{From, Moment, ProcessRef, StartRequest, Started, Times};
 use woodfrog_guest_client::proto::{WatchEvent, WatchKind, WatchRequest};
 use woodfrog_guest_client::{GuestError, ProcessEvent, ProcessStream, WatchStream};
 
@@ -38,8 +38,8 @@ pub struct Followed {
     /// Connections that broke since the last event.
     futile: u32,
     times: Times,
-    /// When the last output was written, where that is told.
-    at_ms: Option<u64>,
+    /// What is told of the last output.
+    moment: Option<Moment>,
 }
 
 impl Followed {
@@ -61,7 +61,7 @@ impl Followed {
         Self::attach_with(lease, process, from, Times::Untold).await
     }
 
-    /// As [`Followed::attach`]; with [`Times::Told`], [`Followed::at_ms`] says when output was
+    /// As [`Followed::attach`]; with [`Times::Told`], [`Followed::moment`] says when output was
     /// written.
     pub async fn attach_with(
         lease: &GuestLease,
@@ -93,13 +93,13 @@ impl Followed {
             announced: false,
             futile: 0,
             times: Times::Untold,
-            at_ms: None,
+            moment: None,
         }
     }
 
-    /// When the output that came last was written, in milliseconds since the epoch.
-    pub fn at_ms(&self) -> Option<u64> {
-        self.at_ms
+    /// When the output that came last was written, and its number.
+    pub fn moment(&self) -> Option<Moment> {
+        self.moment
     }
 
     /// How the process was started.
@@ -132,7 +132,7 @@ impl Followed {
                 // The guest announces the process on each connection, the client hears it once.
                 Ok(Some(ProcessEvent::Started(_))) if self.announced => {}
                 Ok(Some(event)) => {
-                    self.at_ms = stream.at_ms();
+                    self.moment = stream.moment();
                     self.pass(&event);
                     return Ok(Some(event));
                 }

@@ -45,7 +45,7 @@ pub struct ProcessStream {
     started: Started,
     announced: bool,
     offset: u64,
-    at_ms: Option<u64>,
+    moment: Option<Moment>,
     ended: bool,
 }
 
@@ -54,10 +54,10 @@ impl ProcessStream {
         &self.started
     }
 
-    /// When the output that came last was written, in milliseconds since the epoch; only known to
-    /// who attached with [`Times::Told`].
-    pub fn at_ms(&self) -> Option<u64> {
-        self.at_ms
+    /// When the output that came last was written, and its number; only known to who attached
+    /// with [`Times::Told`].
+    pub fn moment(&self) -> Option<Moment> {
+        self.moment
     }
 
     /// The next event; `None` after the end. Waits as long as the process is silent. Safe to
@@ -99,7 +99,7 @@ impl ProcessStream {
                 let gap = match parse_json(&payload)? {
                     Note::Gap(gap) => gap,
                     Note::Moment(moment) => {
-                        self.at_ms = Some(moment.at_ms);
+                        self.moment = Some(moment);
                         return Ok(None);
                     }
                 };
@@ -157,7 +157,7 @@ impl GuestClient {
         self.attach_with(process, from, Times::Untold).await
     }
 
-    /// As [`GuestClient::attach`]; [`ProcessStream::at_ms`] says when output was written, if it is
+    /// As [`GuestClient::attach`]; [`ProcessStream::moment`] says when output was written, if it is
     /// to be told and the guest knows.
     pub async fn attach_with(
         &self,
@@ -188,7 +188,7 @@ impl GuestClient {
                 started,
                 announced: false,
                 offset,
-                at_ms: None,
+                moment: None,
                 ended: false,
             })
         })

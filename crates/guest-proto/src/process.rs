@@ -30,6 +30,18 @@ pub struct StartRequest {
     pub retention: Option<u64>,
     pub follow: Follow,
     pub keep: Keep,
+    pub pieces: Pieces,
+}
+
+/// What becomes of the borders between what a process writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pieces {
+    /// They are forgotten.
+    #[default]
+    Joined,
+    /// Each read of its output is a piece with a number, from 1, and stays one.
+    Apart,
 }
 
 /// How long a process is kept once it has ended.
@@ -100,6 +112,8 @@ pub enum From {
     Offset(u64),
     /// Only output that comes after this moment.
     Latest,
+    /// After the piece of this number, of a process whose pieces are [`Pieces::Apart`].
+    After(u64),
 }
 
 /// First answer to start and attach.
@@ -121,11 +135,13 @@ pub enum Times {
     Told,
 }
 
-/// When the output that follows was written.
+/// When the output that follows was written, and which piece it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// Unix time, milliseconds.
     pub at_ms: u64,
+    /// Counts from 1 and rises by one; what is missing is no longer kept.
+    pub number: u64,
 }
 
 /// Output `from..to` is no longer kept.

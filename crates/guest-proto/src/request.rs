@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ComposeRequest, Configure, From, ListRequest, MkdirRequest, MoveRequest, OpenRequest,
-    PathRequest, ProcessRef, PtySize, ReadRequest, SignalTarget, StartRequest, Times,
-    WatchRequest, WriteRequest,
+    PathRequest, ProcessRef, PtySize, ReadRequest, SignalTarget, StartRequest, Times, WatchRequest,
+    WriteRequest,
 };
 
 /// What the connection is for. Each line says what the guest answers when all goes well.

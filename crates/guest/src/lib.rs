@@ -144,7 +144,11 @@ async fn orphaned(until: Until) {
             drop(ended);
         };
         // Without a thread nobody waits, and only a signal ends us.
-        drop(std::thread::Builder::new().stack_size(HELPER_STACK).spawn(wait));
+        drop(
+            std::thread::Builder::new()
+                .stack_size(HELPER_STACK)
+                .spawn(wait),
+        );
         drop(told.await);
         return;
     }

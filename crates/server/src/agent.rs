@@ -12,12 +12,14 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
+use woodfrog_agents::Agents;
 use woodfrog_engine::{GuestLease, Reach};
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault, SandboxId};
 use woodfrog_wire::agent::problem::Problem;
 
 mod acp;
+mod agents;
 pub mod auth;
 mod config;
 pub mod cors;
@@ -42,6 +44,7 @@ pub struct AgentHost {
     plane: Arc<dyn DataPlane>,
     sandbox: SandboxId,
     principal: Option<Principal>,
+    agents: Arc<Agents>,
     state: Arc<HostState>,
     sessions: AgentSessions,
 }
@@ -67,6 +70,7 @@ impl AgentHost {
         plane: Arc<dyn DataPlane>,
         sandbox: SandboxId,
         principal: Option<Principal>,
+        agents: Arc<Agents>,
         state: Arc<HostState>,
         sessions: AgentSessions,
     ) -> Self {
@@ -75,6 +79,7 @@ impl AgentHost {
             plane,
             sandbox,
             principal,
+            agents,
             state,
         }
     }
@@ -89,6 +94,11 @@ impl AgentHost {
 
     pub fn plane(&self) -> &Arc<dyn DataPlane> {
         &self.plane
+    }
+
+    /// What finds, installs and starts agents.
+    pub fn agents(&self) -> &Arc<Agents> {
+        &self.agents
     }
 
     /// The guest, for one operation; wakes the sandbox.
@@ -128,6 +138,7 @@ pub fn routes() -> Router {
         .merge(process::routes())
         .merge(config::routes())
         .merge(acp::routes())
+        .merge(agents::routes())
         .fallback(no_endpoint)
         .layer(CatchPanicLayer::custom(panicked))
 }

@@ -32,9 +32,11 @@ pub struct App {
     pub telemetry: Arc<Telemetry>,
     /// Where uploads that become templates are kept until the engine has read them.
     pub spool: Arc<Path>,
+    /// What finds, installs and starts agents in sandboxes.
+    pub agents: Arc<Agents>,
     /// What the agent API remembers of sandboxes.
     pub agent_hosts: Arc<HostStates>,
-    pub agents: Arc<Agents>,
+    /// Conversations with them.
     pub sessions: Sessions,
 }
 

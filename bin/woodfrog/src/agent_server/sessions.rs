@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use woodfrog_agents::{AgentId, Agents, Preinstalled, Settings};
+use woodfrog_agents::{AgentId, Agents};
 use woodfrog_engine::GuestLease;
 use woodfrog_guest_client::GuestClient;
 use woodfrog_guest_client::proto::StartRequest;
@@ -29,18 +29,8 @@ pub(super) fn machine() -> Result<SandboxId> {
     MACHINE.parse().context("the machine's id")
 }
 
-/// The sessions, and how agents are dealt with.
-pub(super) fn open(
-    client: GuestClient,
-    ended: CancellationToken,
-    port: u16,
-) -> Result<AgentSessions> {
-    let agents = Arc::new(Agents::new(settings()?));
-    let local = Local {
-        client,
-        ended,
-        agents,
-    };
+/// The sessions of a server on that port.
+pub(super) fn open(local: Local, port: u16) -> Result<AgentSessions> {
     let mut options = Options {
         reap: Some(REAP),
         ..Options::default()
@@ -54,23 +44,6 @@ pub(super) fn open(
             workspace: WorkspaceId::default_workspace(),
             sandbox: machine()?,
         },
-    })
-}
-
-fn settings() -> Result<Settings> {
-    let program = std::env::current_exe().context("find this program")?;
-    let program = program
-        .to_str()
-        .context("this program's path is not UTF-8")?;
-    let wanted = std::env::var("SANDBOX_AGENT_REQUIRE_PREINSTALL").unwrap_or_default();
-    let preinstalled = match wanted.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" => Preinstalled::Required,
-        _ => Preinstalled::Optional,
-    };
-    Ok(Settings {
-        mock: vec![program.to_owned(), "__mock-agent".to_owned()],
-        preinstalled,
-        ..Settings::default()
     })
 }
 
@@ -107,10 +80,10 @@ fn data_home() -> Option<PathBuf> {
 }
 
 /// This machine.
-struct Local {
-    client: GuestClient,
-    ended: CancellationToken,
-    agents: Arc<Agents>,
+pub(super) struct Local {
+    pub(super) client: GuestClient,
+    pub(super) ended: CancellationToken,
+    pub(super) agents: Arc<Agents>,
 }
 
 #[async_trait]

@@ -79,6 +79,7 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
         .retention
         .unwrap_or(limits::DEFAULT_RETENTION as u64) as usize;
     let timeout = request.timeout_ms;
+    let pieces = request.pieces;
     let process = Rc::new(Process {
         id: guest.processes.borrow_mut().next_id(),
         pid,
@@ -89,7 +90,7 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
         ended_ms: Cell::new(None),
         size: Cell::new(request.pty),
         request,
-        log: RefCell::new(Log::new(retention.max(limits::MIN_RETENTION))),
+        log: RefCell::new(Log::new(retention.max(limits::MIN_RETENTION), pieces)),
         grew: Notify::new(),
         moved: Notify::new(),
         exit: Cell::new(None),

@@ -15,7 +15,7 @@ struct Reader {
     process: Rc<Process>,
     id: u64,
     times: Times,
-    /// The time told last.
+    /// The number told last.
     told: Cell<Option<u64>>,
 }
 
@@ -104,9 +104,11 @@ async fn send_run(conn: &Conn, reader: &Reader) -> io::Result<bool> {
         channel,
         len,
         at_ms,
+        number,
     } = piece;
-    if reader.times == Times::Told && reader.told.replace(Some(at_ms)) != Some(at_ms) {
-        conn.send(FrameKind::Event, &Moment { at_ms }).await?;
+    if reader.times == Times::Told && reader.told.replace(Some(number)) != Some(number) {
+        let moment = Moment { at_ms, number };
+        conn.send(FrameKind::Event, &moment).await?;
     }
     let prefix = data_prefix(channel, start, len);
     let mut sent = 0;

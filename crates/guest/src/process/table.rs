@@ -67,8 +67,7 @@ impl Table {
     /// Makes room among those that nobody forgets.
     fn prune_kept(&mut self) {
         let mut bytes: usize = self.kept.iter().map(|p| p.log.borrow().held()).sum();
-        while self.kept.len() > limits::KEPT
-            || (bytes > limits::KEPT_BYTES && self.kept.len() > 1)
+        while self.kept.len() > limits::KEPT || (bytes > limits::KEPT_BYTES && self.kept.len() > 1)
         {
             let Some(oldest) = self.kept.pop_front() else {
                 return;
@@ -118,13 +117,19 @@ impl Table {
         let running = self.running.values().rev().find(|p| matches(p));
         let ended = || self.ended.iter().rev().map(|(_, p)| p).find(|p| matches(p));
         let kept = || self.kept.iter().rev().find(|p| matches(p));
-        running.or_else(ended).or_else(kept).cloned().ok_or_else(|| match target {
-            ProcessRef::Id(id) => fail(ErrorCode::NotFound, format!("no process with id {id}")),
-            ProcessRef::Pid(pid) => fail(ErrorCode::NotFound, format!("no process with pid {pid}")),
-            ProcessRef::Tag(tag) => {
-                fail(ErrorCode::NotFound, format!("no process with tag '{tag}'"))
-            }
-        })
+        running
+            .or_else(ended)
+            .or_else(kept)
+            .cloned()
+            .ok_or_else(|| match target {
+                ProcessRef::Id(id) => fail(ErrorCode::NotFound, format!("no process with id {id}")),
+                ProcessRef::Pid(pid) => {
+                    fail(ErrorCode::NotFound, format!("no process with pid {pid}"))
+                }
+                ProcessRef::Tag(tag) => {
+                    fail(ErrorCode::NotFound, format!("no process with tag '{tag}'"))
+                }
+            })
     }
 
     pub(crate) fn infos(&mut self) -> Vec<ProcessInfo> {

@@ -212,7 +212,7 @@ async fn remove(
         let listing = guest.list(request).await.map_err(failed)?;
         if !listing.entries.is_empty() {
             let message = format!("directory not empty: {}", info.path);
-            return Err(Problem::new(Kind::StreamError, message).into());
+            return Err(Failure::conflict(message));
         }
     }
     guest.remove(at).await.map_err(failed)?;

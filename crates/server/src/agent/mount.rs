@@ -129,6 +129,7 @@ impl AgentFace {
     ) -> Response {
         let state = self.0.app.agent_hosts.of(&sandbox);
         let plane = Arc::clone(&self.0.plane);
+        let agents = Arc::clone(&self.0.app.agents);
         let workspace = match plane.peek(&sandbox).await {
             Ok(access) => access.workspace,
             Err(fault) => return Failure::from(fault).into_response(),
@@ -140,7 +141,7 @@ impl AgentFace {
                 sandbox: sandbox.clone(),
             },
         };
-        let host = AgentHost::new(plane, sandbox, principal, state, sessions);
+        let host = AgentHost::new(plane, sandbox, principal, agents, state, sessions);
         request.extensions_mut().insert(host);
         self.route(request).await
     }

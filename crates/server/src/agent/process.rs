@@ -12,7 +12,8 @@ use http::StatusCode;
 use woodfrog_engine::GuestLease;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{
-    ErrorCode, Keep, ProcessInfo, ProcessRef, PtySize, SignalTarget, StartRequest, StdinMode,
+    ErrorCode, Keep, Pieces, ProcessInfo, ProcessRef, PtySize, SignalTarget, StartRequest,
+    StdinMode,
 };
 use woodfrog_types::Fault;
 use woodfrog_wire::agent::process::{
@@ -102,6 +103,7 @@ async fn create(
         tag: Some(mark.tag()),
         retention: Some(config.max_log_bytes_per_process),
         keep: Keep::UntilForgotten,
+        pieces: Pieces::Apart,
         ..command_of(command, args, cwd, env)?
     };
     let guest = host.guest().await?;

@@ -1,5 +1,6 @@
 //! The agent API in front of real guests.
 
+mod agents;
 mod config;
 mod fs;
 mod mount;
@@ -104,7 +105,7 @@ async fn standalone(server: &Server, gate: TokenGate, cors: &CorsOptions) -> axu
     let sandbox = server.sandbox().await.parse().expect("an id");
     let plane = std::sync::Arc::new(server.app.engine.clone());
     let state = std::sync::Arc::<HostState>::default();
-    let host = AgentHost::new(plane, sandbox, None, state);
+    let host = AgentHost::new(plane, sandbox, None, Default::default(), state);
     woodfrog_server::agent::standalone(host, gate, cors).expect("a router")
 }
 

@@ -112,11 +112,16 @@ impl Problem {
     pub fn new(kind: Kind, message: impl Display) -> Self {
         let (code, title, status, prefix) = kind.row();
         let message = message.to_string();
+        // Some causes say what they are themselves.
+        let detail = match message.starts_with(prefix) {
+            true => message.clone(),
+            false => format!("{prefix}: {message}"),
+        };
         let mut problem = Self {
             kind: format!("{TYPE_PREFIX}{code}"),
             title: title.to_owned(),
             status,
-            detail: format!("{prefix}: {message}"),
+            detail,
             extensions: Map::new(),
         };
         if matches!(kind, Kind::Conflict | Kind::StreamError | Kind::Timeout) {

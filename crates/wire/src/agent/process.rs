@@ -158,8 +158,7 @@ pub struct LogsQuery {
     pub follow: Option<bool>,
 }
 
-/// A piece of output. Its sequence is the number of bytes that the process had written at its end:
-/// it rises, and says exactly where reading goes on.
+/// A piece of output. Sequences count from 1 without a hole, and a piece keeps its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogEntry {
@@ -171,7 +170,7 @@ pub struct LogEntry {
     pub encoding: &'static str,
 }
 
-/// Output that is no longer kept: what is between the sequences.
+/// Pieces that are no longer kept, the first and the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LogGap {
     pub from: u64,

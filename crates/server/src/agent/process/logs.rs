@@ -1,5 +1,5 @@
-//! What processes printed. It is read from the guest piece by piece and never gathered here; a
-//! piece's sequence is its offset in the output, so reading goes on at exactly the next byte.
+//! What processes printed. It is read from the guest piece by piece and never gathered here. The
+//! guest numbers the pieces, so a reader goes on at exactly the next one, whoever serves it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,9 +14,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderValue, header};
+use serde::Serialize;
 use woodfrog_engine::GuestLease;
 use woodfrog_guest_client::ProcessEvent;
-use woodfrog_guest_client::proto::{Channel, From, Gap, ProcessInfo, ProcessRef, Times};
+use woodfrog_guest_client::proto::{Channel, ErrorCode, From, ProcessInfo, ProcessRef, Times};
 use woodfrog_wire::agent::process::{LogEntry, LogGap, LogStream, LogsQuery};
 
 use super::{sandbox_ended, table};
@@ -40,11 +41,11 @@ pub(super) async fn logs(
     let info = table::info(&guest, id).await?;
     let follow = query.follow == Some(true);
     let wanted = Wanted::of(&info, query, follow.then_some(&headers))?;
-    let from = match query.tail.filter(|tail| *tail < TAIL_MAX) {
+    let after = match query.tail.filter(|tail| *tail < TAIL_MAX) {
         Some(tail) => tail_start(&guest, &wanted, tail).await?,
-        None => wanted.from,
+        None => wanted.after,
     };
-    let pieces = Pieces::open(&guest, &wanted, from).await?;
+    let pieces = Pieces::open(&guest, &wanted, after).await?;
     let (kind, body) = if follow {
         ("text/event-stream", Body::from_stream(events(pieces)))
     } else {
@@ -67,7 +68,8 @@ pub(super) async fn logs(
 struct Wanted {
     process: u64,
     stream: LogStream,
-    from: u64,
+    /// The sequence before the first piece.
+    after: u64,
     /// Where the output ended when it was asked for.
     offset: u64,
 }
@@ -78,13 +80,6 @@ impl Wanted {
             None => None,
             Some(value) => Some(sequence(value)?),
         };
-        let from = last.or(query.since).unwrap_or(info.kept);
-        if from > info.offset {
-            return Err(Failure::invalid(format_args!(
-                "sequence {from} lies beyond the end of the log ({})",
-                info.offset
-            )));
-        }
         let all = match info.pty {
             Some(_) => LogStream::Pty,
             None => LogStream::Combined,
@@ -92,7 +87,7 @@ impl Wanted {
         Ok(Self {
             process: info.id,
             stream: query.stream.unwrap_or(all),
-            from,
+            after: last.or(query.since).unwrap_or(0),
             offset: info.offset,
         })
     }
@@ -109,31 +104,37 @@ struct Pieces {
     process: Followed,
     guest: GuestLease,
     stream: LogStream,
+    /// The sequence of the piece before.
+    last: u64,
+    /// Where in the output the next one begins, once there was one.
     at: u64,
     /// Where to stop; else at the end of the process.
     until: Option<u64>,
 }
 
-enum Piece {
-    Entry(LogEntry),
-    Gap(Gap),
-}
-
 impl Pieces {
-    async fn open(guest: &GuestLease, wanted: &Wanted, from: u64) -> Result<Self> {
-        let (process, at) = (ProcessRef::Id(wanted.process), From::Offset(from));
-        let process = Followed::attach_with(guest, process, at, Times::Told).await?;
+    async fn open(guest: &GuestLease, wanted: &Wanted, after: u64) -> Result<Self> {
+        let (id, from) = (ProcessRef::Id(wanted.process), From::After(after));
+        let attached = Followed::attach_with(guest, id, from, Times::Told).await;
+        let process = attached.map_err(|error| match error.code() {
+            Some(ErrorCode::InvalidArgument) => Failure::invalid(format_args!(
+                "sequence {after} lies beyond the end of the log"
+            )),
+            _ => error.into(),
+        })?;
         Ok(Self {
+            at: process.started().offset,
             process,
             guest: guest.quiet(),
             stream: wanted.stream,
-            at: from,
+            last: after,
             until: None,
         })
     }
 
-    /// The next piece of the wanted stream; `None` at the end.
-    async fn next(&mut self) -> Result<Option<Piece>> {
+    /// The next piece of the wanted stream, and what is missing before it; `None` at the end.
+    async fn next(&mut self) -> Result<Option<(Option<LogGap>, LogEntry)>> {
+        let mut gap = None;
         while self.until.is_none_or(|until| self.at < until) {
             let event = tokio::select! {
                 biased;
@@ -146,28 +147,28 @@ impl Pieces {
                     offset,
                     bytes,
                 }) => {
-                    let bytes = self.clip(offset, &bytes);
                     self.at = offset + bytes.len() as u64;
+                    gap = self.count().or(gap);
                     if let Some(stream) = self.shown(stream) {
-                        return Ok(Some(Piece::Entry(self.entry(stream, bytes))));
+                        return Ok(Some((gap, self.entry(stream, &bytes))));
                     }
                 }
-                Some(ProcessEvent::Gap(gap)) => {
-                    self.at = gap.to;
-                    return Ok(Some(Piece::Gap(gap)));
-                }
-                Some(ProcessEvent::Started(_)) => {}
+                Some(ProcessEvent::Gap(_) | ProcessEvent::Started(_)) => {}
                 Some(ProcessEvent::End(_)) | None => return Ok(None),
             }
         }
         Ok(None)
     }
 
-    /// What of it comes before the end that was asked for.
-    fn clip<'a>(&self, offset: u64, bytes: &'a [u8]) -> &'a [u8] {
-        let most = self.until.map_or(u64::MAX, |until| until - offset);
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        bytes.get(..most).unwrap_or(bytes)
+    /// Takes the number of the piece that came; the pieces that are missing before it.
+    fn count(&mut self) -> Option<LogGap> {
+        let number = self.process.moment().map_or(self.last + 1, |m| m.number);
+        let missing = (number > self.last + 1).then_some(LogGap {
+            from: self.last + 1,
+            to: number.saturating_sub(1),
+        });
+        self.last = number;
+        missing
     }
 
     fn shown(&self, channel: Channel) -> Option<LogStream> {
@@ -181,35 +182,29 @@ impl Pieces {
 
     fn entry(&self, stream: LogStream, bytes: &[u8]) -> LogEntry {
         LogEntry {
-            sequence: self.at,
+            sequence: self.last,
             stream,
-            timestamp_ms: self.process.at_ms().unwrap_or_default(),
+            timestamp_ms: self.process.moment().map_or(0, |moment| moment.at_ms),
             data: BASE64.encode(bytes),
             encoding: "base64",
         }
     }
 }
 
-/// Where the last `tail` entries begin: a first reading that keeps only positions.
+/// After which piece the last `tail` entries begin: a first reading that keeps only sequences.
 async fn tail_start(guest: &GuestLease, wanted: &Wanted, tail: u64) -> Result<u64> {
     let tail = usize::try_from(tail).unwrap_or(usize::MAX);
-    if tail == 0 {
-        return Ok(wanted.offset);
-    }
-    let mut pieces = Pieces::open(guest, wanted, wanted.from).await?;
+    let mut pieces = Pieces::open(guest, wanted, wanted.after).await?;
     pieces.until = Some(wanted.offset);
-    let (mut starts, mut before) = (VecDeque::new(), wanted.from);
-    while let Some(piece) = pieces.next().await? {
-        match piece {
-            Piece::Entry(_) => starts.push_back(before),
-            Piece::Gap(_) => {}
-        }
-        before = pieces.at;
-        if starts.len() > tail {
-            starts.pop_front();
+    let mut found = VecDeque::new();
+    while let Some((_, entry)) = pieces.next().await? {
+        found.push_back(entry.sequence);
+        if found.len() > tail {
+            found.pop_front();
         }
     }
-    Ok(starts.front().copied().unwrap_or(wanted.offset))
+    let first = found.front().copied();
+    Ok(first.map_or(pieces.last, |first| first.saturating_sub(1)))
 }
 
 /// The log as one JSON document. Holds the sandbox awake until it is read.
@@ -235,17 +230,14 @@ fn document(
                 State::Body(pieces, comma) => (pieces, comma),
                 State::Over => return None,
             };
-            loop {
-                match pieces.next().await {
-                    Ok(Some(Piece::Entry(entry))) => {
-                        let json = serde_json::to_string(&entry).unwrap_or_default();
-                        let text = Bytes::from(format!("{comma}{json}"));
-                        return Some((Ok(text), (State::Body(pieces, ","), guest)));
-                    }
-                    Ok(Some(Piece::Gap(_))) => {}
-                    Ok(None) => return Some((Ok(Bytes::from("]}")), (State::Over, guest))),
-                    Err(failure) => return Some((Err(broken(&failure)), (State::Over, guest))),
+            match pieces.next().await {
+                Ok(Some((_, entry))) => {
+                    let json = serde_json::to_string(&entry).unwrap_or_default();
+                    let text = Bytes::from(format!("{comma}{json}"));
+                    Some((Ok(text), (State::Body(pieces, ","), guest)))
                 }
+                Ok(None) => Some((Ok(Bytes::from("]}")), (State::Over, guest))),
+                Err(failure) => Some((Err(broken(&failure)), (State::Over, guest))),
             }
         }
     })
@@ -256,23 +248,22 @@ fn broken(failure: &Failure) -> io::Error {
     io::Error::other("the log could not be read to its end")
 }
 
+fn event(name: &str, id: u64, data: &impl Serialize) -> String {
+    let json = serde_json::to_string(data).unwrap_or_default();
+    format!("event: {name}\nid: {id}\ndata: {json}\n\n")
+}
+
 /// The log as events, until the process ends.
 fn events(pieces: Pieces) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::unfold(Some(pieces), |pieces| async move {
         let mut pieces = pieces?;
         let text = match tokio::time::timeout(HEARTBEAT, pieces.next()).await {
             Err(_) => ": heartbeat\n\n".to_owned(),
-            Ok(Ok(Some(Piece::Entry(entry)))) => {
-                let json = serde_json::to_string(&entry).unwrap_or_default();
-                format!("event: log\nid: {}\ndata: {json}\n\n", entry.sequence)
-            }
-            Ok(Ok(Some(Piece::Gap(gap)))) => {
-                let gap = LogGap {
-                    from: gap.from,
-                    to: gap.to,
-                };
-                let json = serde_json::to_string(&gap).unwrap_or_default();
-                format!("event: gap\nid: {}\ndata: {json}\n\n", gap.to)
+            Ok(Ok(Some((gap, entry)))) => {
+                let gap = gap
+                    .map(|gap| event("gap", gap.to, &gap))
+                    .unwrap_or_default();
+                gap + &event("log", entry.sequence, &entry)
             }
             Ok(Ok(None)) => return None,
             Ok(Err(failure)) => return Some((Err(broken(&failure)), None)),

@@ -74,6 +74,7 @@ impl From<Fault> for RpcError {
             | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
+            | Code::AgentNotInstalled
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady

@@ -195,7 +195,10 @@ mod tests {
         header
     }
 
-    fn walk(archive: &[u8]) -> std::result::Result<Vec<(String, Option<(u32, String)>)>, String> {
+    /// A path, and a file's mode and content.
+    type Found = (String, Option<(u32, String)>);
+
+    fn walk(archive: &[u8]) -> std::result::Result<Vec<Found>, String> {
         let mut found = Vec::new();
         each(archive, |item| {
             found.push(match item.content {
