@@ -62,10 +62,32 @@ fn keys_sort_by_log_stream_and_sequence() {
 
 #[test]
 fn entries_and_ends_come_from_their_keys() {
-    let read = plan(
-        "SELECT place FROM session_events WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3",
-    );
-    assert!(read.contains("USING INTEGER PRIMARY KEY"), "{read}");
+    for (sql, how) in [
+        (
+            read::INDEXED,
+            "SEARCH session_index USING INTEGER PRIMARY KEY",
+        ),
+        (
+            read::INDEXED,
+            "SEARCH session_events USING INTEGER PRIMARY KEY",
+        ),
+        (
+            read::INDEXED_BACK,
+            "SEARCH session_index USING INTEGER PRIMARY KEY",
+        ),
+        (
+            read::TAIL,
+            "SEARCH session_events USING INTEGER PRIMARY KEY",
+        ),
+        (
+            read::TAIL_BACK,
+            "SEARCH session_events USING INTEGER PRIMARY KEY",
+        ),
+    ] {
+        let plan = plan(sql);
+        assert!(plan.contains(how), "{sql}: {plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+    }
     let find =
         plan("SELECT session_logs.* FROM sessions JOIN session_logs USING (log) WHERE id = ?1");
     assert!(!find.contains("SCAN"), "{find}");
