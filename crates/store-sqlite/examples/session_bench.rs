@@ -35,14 +35,6 @@ fn main() -> Fallible {
         None => tempfile::tempdir()?,
     };
     bare_writes(dir.path())?;
-    if std::env::var_os("ONLY").is_some() {
-        raw_inserts(dir.path(), LAYOUTS[0])?;
-        let path = dir.path().join("store.db");
-        let store = Arc::new(SqliteStore::open(&path)?);
-        runtime.block_on(appends(&store, "append", WRITERS, false))?;
-        runtime.block_on(appends(&store, "append to one session", WRITERS, true))?;
-        return runtime.block_on(appends(&store, "append, one writer", 1, false));
-    }
     for layout in LAYOUTS {
         raw_inserts(dir.path(), layout)?;
     }
@@ -50,8 +42,10 @@ fn main() -> Fallible {
     let store = Arc::new(SqliteStore::open(&path)?);
     runtime.block_on(appends(&store, "append", WRITERS, false))?;
     runtime.block_on(appends(&store, "append to one session", WRITERS, true))?;
-    runtime.block_on(appends(&store, "append, one writer", 1, false))?;
-    runtime.block_on(replay(&store))
+    runtime.block_on(appends(&store, "append", 1, false))?;
+    runtime.block_on(replay(&store))?;
+    let name = "append while 1,000,000 entries are deleted";
+    runtime.block_on(appends(&store, name, 1, false))
 }
 
 fn payload() -> String {
@@ -165,7 +159,7 @@ async fn appends(store: &Arc<SqliteStore>, name: &str, writers: usize, shared: b
     while let Some(task) = tasks.join_next().await {
         took.extend(task??);
     }
-    report(&format!("{name}, {writers} writers"), 1, start, took)
+    report(&format!("{name}, writers: {writers}"), 1, start, took)
 }
 
 /// Reads a log of a million entries in pages, from its beginning and from places within.
@@ -177,7 +171,7 @@ async fn replay(store: &SqliteStore) -> Fallible {
             .session_append(append(&id, epoch, page.clone()))
             .await?;
     }
-    let mut first = Vec::new();
+    let (start, mut first) = (Instant::now(), Vec::new());
     for number in 0..200 {
         let after = number * 4999 % REPLAY;
         let one = Instant::now();
@@ -186,9 +180,9 @@ async fn replay(store: &SqliteStore) -> Fallible {
         first.push(one.elapsed());
     }
     report(
-        "first 100 entries after any place",
+        "first 100 entries after any place of 1,000,000",
         100,
-        Instant::now(),
+        start,
         first,
     )?;
     let (start, mut took, mut after) = (Instant::now(), Vec::new(), 0);
@@ -208,7 +202,12 @@ async fn replay(store: &SqliteStore) -> Fallible {
     let start = Instant::now();
     store.session_remove(&id).await?;
     let removed = vec![start.elapsed()];
-    report("removal of 1,000,000 entries", 1, start, removed)
+    report(
+        "removal of a session with 1,000,000 entries",
+        1,
+        start,
+        removed,
+    )
 }
 
 /// One line of JSON. `each` is how many entries one measured step has.

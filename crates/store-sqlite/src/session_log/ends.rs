@@ -20,7 +20,7 @@ use crate::writer::{change, in_savepoint};
 /// Logs whose ends are remembered; one more, and all are looked up anew.
 const KNOWN_MAX: usize = 8192;
 /// Entries that one transaction deletes besides its other work.
-const SWEEP_ROWS: usize = 500;
+const SWEEP_ROWS: usize = 250;
 
 /// The writer's knowledge of logs. It is true within a transaction, between [`Logs::begin`] and
 /// [`Logs::flush`].
