@@ -65,12 +65,12 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     let mut process = Process::start().await.context("start the process driver")?;
     let plane = Arc::new(Machine::new(process.client().clone(), sessions::machine()?));
     let agents = Arc::new(agents()?);
-    let local = sessions::Local {
+    let machine = sessions::Local {
         client: process.client().clone(),
         ended: plane.ended.clone(),
         agents: Arc::clone(&agents),
     };
-    let sessions = sessions::open(local, args.port)?;
+    let sessions = sessions::open(machine, args.port)?;
     let host = AgentHost::new(
         Arc::clone(&plane) as Arc<dyn DataPlane>,
         plane.access.id.clone(),

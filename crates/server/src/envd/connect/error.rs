@@ -74,7 +74,6 @@ impl From<Fault> for RpcError {
             | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
-            | Code::AgentNotInstalled
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
