@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { SandboxAgent } from 'sandbox-agent'
 import { assert, run, test, until } from './_check.mjs'
 import { call, home, json, options, reference } from './_face.mjs'
-import { fail, plan, saidIn, say, script, think, tool, updatesIn, words } from './_mock.mjs'
+import { echo, fail, plan, saidIn, say, script, think, tool, updatesIn, words } from './_mock.mjs'
 
 const sdk = await SandboxAgent.connect(options())
 const open = (more) => sdk.createSession({ agent: 'mock', cwd: home, ...more })
@@ -43,14 +43,14 @@ test('a prompt is answered, and what was said streams', async () => {
   await until(() => saidIn(heard.map((event) => event.payload)) === 'Grüße, Welt 🐸', 'the text')
   off()
   await session.prompt(words('unheard'))
-  await settled(session.id, 2, 'Grüße, Welt 🐸unheard'.length)
+  await settled(session.id, 2, ('Grüße, Welt 🐸' + echo('unheard')).length)
   assert.ok(!saidIn(heard.map((event) => event.payload)).includes('unheard'))
 })
 
 test('events are dense from 1, in the order of the wire, with every field', async () => {
   const session = await open({ id: `order-${randomUUID()}` })
   for (const text of ['one', 'two', 'three']) await session.prompt(words(text))
-  const events = await settled(session.id, 3, 11)
+  const events = await settled(session.id, 3, (echo('one') + echo('two') + echo('three')).length)
   assert.deepEqual((await allEvents(session.id)).map((event) => event.eventIndex), events.map((_, i) => i + 1))
   assert.equal(new Set(events.map((event) => event.id)).size, events.length)
   for (const event of events) {
@@ -65,7 +65,7 @@ test('events are dense from 1, in the order of the wire, with every field', asyn
   assert.deepEqual(prompts.map((event) => event.payload.params.prompt[0].text), ['one', 'two', 'three'])
   for (const [i, prompt] of prompts.entries()) {
     const reply = events.find((event) => event.payload.id === prompt.payload.id && event.sender === 'agent')
-    const said = events.find((event) => saidIn([event.payload]).includes(['one', 'two', 'three'][i]))
+    const said = events.find((event) => saidIn([event.payload]).startsWith(['one', 'two', 'three'][i].slice(0, 2)))
     assert.ok(prompt.eventIndex < said.eventIndex && prompt.eventIndex < reply.eventIndex)
   }
 })
@@ -86,14 +86,13 @@ test('thoughts, tool calls and plans', async () => {
 
 test('several blocks, and a prompt of many bytes', async () => {
   const session = await open()
-  await session.prompt([{ type: 'text', text: 'first ' }, { type: 'text', text: 'second' }])
+  await session.prompt([{ type: 'text', text: 'first' }, { type: 'text', text: 'second' }])
   const size = reference ? 1_000_000 : 6_000_000
   const long = 'ä'.repeat(size / 2)
   await session.prompt(words(long))
-  const payloads = (await settled(session.id, 2, 12 + long.length)).map((event) => event.payload)
-  const said = saidIn(payloads)
-  assert.ok(said.startsWith('first second'))
-  assert.equal(said.length, 'first second'.length + long.length)
+  const wanted = echo('second') + echo(long)
+  const payloads = (await settled(session.id, 2, wanted.length)).map((event) => event.payload)
+  assert.ok(saidIn(payloads) === wanted)
 })
 
 test('sessions of one client do not mix', async () => {
@@ -102,8 +101,9 @@ test('sessions of one client do not mix', async () => {
   assert.equal(new Set(sessions.map((session) => session.lastConnectionId)).size, 1)
   await Promise.all(sessions.map((session, i) => session.prompt(words(`only for ${i}.`))))
   for (const [i, session] of sessions.entries()) {
-    const events = await settled(session.id, 1, 11)
-    assert.equal(saidIn(events.map((event) => event.payload)), `only for ${i}.`)
+    const wanted = echo(`only for ${i}.`)
+    const events = await settled(session.id, 1, wanted.length)
+    assert.equal(saidIn(events.map((event) => event.payload)), wanted)
   }
 })
 

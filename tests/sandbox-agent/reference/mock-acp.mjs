@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // A scripted agent that speaks ACP on stdio, for checking the programs beside it against a server
-// whose own mock only echoes. It understands the prompts that `js/_mock.mjs` makes.
+// whose own mock only echoes. It knows those steps of docs/reference/mock-agent.md that the programs use.
 import { createInterface } from 'node:readline'
 import { randomUUID } from 'node:crypto'
 
@@ -28,7 +28,7 @@ function newSession() {
       select('thought_level', 'Thought Level', 'thought_level', 'low', [['low', 'Low'], ['medium', 'Medium'], ['high', 'High']]),
     ],
     modes: { currentModeId: 'normal', availableModes: [{ id: 'normal', name: 'Normal' }, { id: 'plan', name: 'Plan' }] },
-    cancel: undefined,
+    allowed: new Set(),
   })
   return sessions.get(id)
 }
@@ -52,59 +52,105 @@ function ask(method, params) {
   return new Promise((resolve) => waiting.set(id, resolve))
 }
 
+const chunk = (session, value) => update(session.id, 'agent_message_chunk', text(value))
+const toolEnd = (status) => (session, rest) => {
+  const [id, said] = cut(rest)
+  update(session.id, 'tool_call_update', { toolCallId: id, status, content: [{ type: 'content', ...text(plain(said)) }] })
+}
+
+/** Waits for `ms` milliseconds, or for the cancellation of the turn. */
+function wait(session, ms) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    session.cancel = () => {
+      clearTimeout(timer)
+      session.cancelled = true
+      resolve()
+    }
+  })
+}
+
+async function choice(session, title, options) {
+  const toolCall = { toolCallId: `call-${randomUUID()}`, title, kind: 'execute', status: 'pending' }
+  const reply = await ask('session/request_permission', { sessionId: session.id, options, toolCall })
+  const outcome = reply.result?.outcome
+  session.cancelled ||= outcome?.outcome !== 'selected'
+  return outcome?.optionId
+}
+
 const steps = {
-  say: (session, value) => update(session.id, 'agent_message_chunk', text(value)),
-  think: (session, value) => update(session.id, 'agent_thought_chunk', text(value)),
-  mode: (session, value) => setMode(session, value),
-  stderr: (_, value) => process.stderr.write(`${value}\n`),
-  garbage: (_, value) => process.stdout.write(`${value}\n`),
-  plan(session, value) {
-    const entries = value.map((content) => ({ content, priority: 'medium', status: 'pending' }))
+  say: (session, rest) => chunk(session, plain(rest)),
+  think: (session, rest) => update(session.id, 'agent_thought_chunk', text(plain(rest))),
+  mode: (session, rest) => setMode(session, rest),
+  stderr: (_, rest) => process.stderr.write(`${rest}\n`),
+  garbage: (_, rest) => process.stdout.write(`${rest}\n`),
+  delay: (session, rest) => wait(session, Number(rest)),
+  hang: (session) => wait(session, 2 ** 31 - 1),
+  anyway: (session) => void (session.skipping = false),
+  plan(session, rest) {
+    const entries = rest.split('|').map((content) => ({ content: content.trim(), priority: 'medium', status: 'pending' }))
     update(session.id, 'plan', { entries })
   },
-  tool(session, { title, kind, output }) {
-    const toolCallId = `call-${randomUUID()}`
-    update(session.id, 'tool_call', { toolCallId, title, kind, status: 'in_progress' })
-    const content = [{ type: 'content', ...text(output) }]
-    update(session.id, 'tool_call_update', { toolCallId, status: 'completed', content })
+  usage(session, rest) {
+    const [used, size] = rest.split(' ').map(Number)
+    update(session.id, 'usage_update', { used, size })
   },
-  async permission(session, { title, kinds }) {
-    const options = kinds.map((kind) => ({ optionId: kind, name: kind, kind }))
-    const toolCall = { toolCallId: `call-${randomUUID()}`, title, kind: 'execute', status: 'pending' }
-    const reply = await ask('session/request_permission', { sessionId: session.id, options, toolCall })
-    const outcome = reply.result?.outcome
-    const said = outcome?.outcome === 'selected' ? outcome.optionId : 'cancelled'
-    update(session.id, 'agent_message_chunk', text(`permission: ${said}`))
+  tool(session, rest) {
+    const [id, more] = cut(rest)
+    const [kind, title] = cut(more)
+    update(session.id, 'tool_call', { toolCallId: id, title, kind, status: 'in_progress' })
   },
-  delay: (session, ms) =>
-    new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms)
-      session.cancel = () => {
-        clearTimeout(timer)
-        session.cancelled = true
-        resolve()
-      }
-    }),
-  exit: (_, code) => process.exit(code),
-  fail(_, { code, message }) {
-    throw new Failure(code, message)
+  'tool-done': toolEnd('completed'),
+  'tool-fail': toolEnd('failed'),
+  async ask(session, title) {
+    if (session.allowed.has(title)) return chunk(session, 'permission: allow_always')
+    const kinds = ['allow_once', 'allow_always', 'reject_once', 'reject_always']
+    const chosen = await choice(session, title, kinds.map((kind) => ({ optionId: kind, name: kind, kind })))
+    if (session.cancelled) return
+    if (chosen === 'allow_always') session.allowed.add(title)
+    session.skipping = !chosen.startsWith('allow')
+    chunk(session, `permission: ${chosen}`)
+  },
+  async choose(session, rest) {
+    const [question, ...answers] = rest.split('|').map((part) => part.trim())
+    const chosen = await choice(session, question, answers.map((name) => ({ optionId: name, name, kind: 'allow_once' })))
+    if (!session.cancelled) chunk(session, `answer: ${chosen}`)
+  },
+  crash(_, rest) {
+    const [code, said] = cut(rest)
+    process.stderr.write(`${said}\n`, () => process.exit(Number(code)))
+    return new Promise(() => {})
+  },
+  error(_, rest) {
+    const [code, message] = cut(rest)
+    throw new Failure(Number(code), message)
   },
 }
 
+/** The first word, and the rest. */
+function cut(value) {
+  const at = value.indexOf(' ')
+  return at < 0 ? [value, ''] : [value.slice(0, at), value.slice(at + 1)]
+}
+
+const plain = (value) => (value.startsWith('"') ? JSON.parse(value) : value)
+
 async function prompt({ sessionId, prompt }) {
   const session = sessions.get(sessionId)
-  if (!session) throw new Failure(-32602, `unknown session ${sessionId}`)
-  const texts = prompt.filter((block) => block.type === 'text').map((block) => block.text)
-  const scripted = texts.find((value) => value.startsWith('mock:'))
-  session.cancelled = false
-  if (scripted === undefined) {
-    for (const value of texts) steps.say(session, value)
-  } else {
-    for (const line of scripted.slice(5).split('\n').filter(Boolean)) {
-      const [[name, value]] = Object.entries(JSON.parse(line))
-      await steps[name](session, value)
+  if (!session) throw new Failure(-32002, `unknown session ${sessionId}`)
+  const last = prompt.filter((block) => block.type === 'text').at(-1)?.text ?? ''
+  Object.assign(session, { cancelled: false, skipping: false, cancel: undefined })
+  if (last.startsWith('mock:')) {
+    for (const line of last.split('\n')) {
+      const [name, rest] = cut(line.replace(/^mock: */, ''))
+      if (!steps[name]) throw new Failure(-32602, `unknown step ${name}`)
+      if (session.skipping && name !== 'anyway') continue
+      await steps[name](session, rest)
       if (session.cancelled) return { stopReason: 'cancelled' }
     }
+  } else {
+    chunk(session, 'mock: ')
+    chunk(session, last)
   }
   return { stopReason: 'end_turn', usage: { inputTokens: 1, outputTokens: 1, totalTokens: 2 } }
 }
