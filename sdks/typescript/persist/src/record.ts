@@ -15,6 +15,8 @@ function fail(what: string): never {
 export function checkId(value: unknown, what: string): string {
   if (typeof value !== "string" || value === "") fail(`${what} must be a text that is not empty`);
   if (value.length > MAX_ID) fail(`${what} is longer than ${MAX_ID} characters`);
+  // No URL can have these as a step of its path.
+  if (value === "." || value === "..") fail(`${what} must not be '${value}'`);
   if (value.includes("\0")) fail(`${what} must not contain a null character`);
   return value;
 }

@@ -14,12 +14,13 @@ export interface WoodfrogOptions extends DriverOptions {
   timeoutMs?: number;
 }
 
-/** A reply that is no success. `code` is what the server calls it. */
+/** A reply that is no success. `code` is what the server calls it, `pointer` the field to blame. */
 export class WoodfrogError extends Error {
   constructor(
     readonly status: number,
     readonly code: string,
     detail: string,
+    readonly pointer: string | undefined = undefined,
   ) {
     super(detail);
     this.name = "WoodfrogError";
@@ -73,7 +74,7 @@ class WoodfrogBackend implements Backend {
       await read(response);
     } catch (error) {
       if (!(error instanceof WoodfrogError) || error.status !== 409) throw error;
-      if (error.code === "event_id_conflict") throw new EventIdConflictError(event.id);
+      if (error.pointer === "#/id") throw new EventIdConflictError(event.id);
       throw new EventIndexConflictError(event.sessionId, event.eventIndex);
     }
   }
@@ -121,12 +122,12 @@ class WoodfrogBackend implements Backend {
 async function read(response: Response): Promise<unknown> {
   const text = await response.text();
   if (response.ok) return text ? JSON.parse(text) : undefined;
-  let problem: { code?: unknown; detail?: unknown } = {};
+  let problem: { code?: unknown; detail?: unknown; errors?: { pointer?: string }[] } = {};
   try {
     problem = JSON.parse(text) as typeof problem;
   } catch {
     // Something between us and the server answered in its own words.
   }
   const detail = typeof problem.detail === "string" ? problem.detail : `HTTP ${response.status}`;
-  throw new WoodfrogError(response.status, typeof problem.code === "string" ? problem.code : "unknown", detail);
+  throw new WoodfrogError(response.status, typeof problem.code === "string" ? problem.code : "unknown", detail, problem.errors?.[0]?.pointer);
 }

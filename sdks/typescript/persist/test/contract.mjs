@@ -249,7 +249,7 @@ export function contract(name, { open, reset, reopen, writes = 2000 }) {
     });
 
     test("names that mean something elsewhere are only names", async () => {
-      for (const id of ["__proto__", "constructor", "a'b\"c;--", "a/b?c#d%2F", "{x}", "ünï 🐸", "a:b", "..", "k1:1:x"]) {
+      for (const id of ["__proto__", "constructor", "a'b\"c;--", "a/b?c#d%2F", "{x}", "ünï 🐸", "a:b", "...", "k1:1:x"]) {
         const one = record({ id });
         await driver.updateSession(one);
         assert.deepStrictEqual(await driver.getSession(id), one);
@@ -263,7 +263,7 @@ export function contract(name, { open, reset, reopen, writes = 2000 }) {
 
     test("what cannot be stored is refused, and nothing of it is kept", async () => {
       const good = record();
-      for (const bad of [{ id: "" }, { id: 5 }, { id: "x".repeat(600) }, { id: "a\u0000" }, { agent: undefined }, { agentSessionId: 1 }, { createdAt: NaN }, { createdAt: 1.5 }, { createdAt: "1" }, { destroyedAt: "x" }]) {
+      for (const bad of [{ id: "" }, { id: 5 }, { id: "x".repeat(600) }, { id: "a\u0000" }, { id: ".." }, { agent: undefined }, { agentSessionId: 1 }, { createdAt: NaN }, { createdAt: 1.5 }, { createdAt: "1" }, { destroyedAt: "x" }]) {
         await assert.rejects(driver.updateSession({ ...good, ...bad }), INVALID, JSON.stringify(bad));
       }
       await assert.rejects(driver.updateSession(null), INVALID);

@@ -4,6 +4,7 @@ import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { createServer, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import pg from "pg";
 
 /** A folder that `remove` takes away. */
 export function folder() {
@@ -22,19 +23,35 @@ export function freePort() {
   });
 }
 
-/** Waits until something listens on `port`, as long as `child` lives. */
-async function listening(port, child, what) {
+/** Waits until `ready` succeeds, as long as `child` lives. */
+async function answering(child, what, ready) {
   const end = Date.now() + 30_000;
   for (;;) {
     if (child.exitCode !== null) throw new Error(`${what} ended with ${child.exitCode}`);
-    const open = await new Promise((resolve) => {
-      const socket = connect(port, "127.0.0.1", () => (socket.destroy(), resolve(true)));
-      socket.on("error", () => resolve(false));
-    });
-    if (open) return;
-    if (Date.now() > end) throw new Error(`${what} does not answer`);
+    const error = await ready().then(() => undefined, (error) => error);
+    if (!error) return;
+    if (Date.now() > end) throw new Error(`${what} does not answer: ${error.message}`);
     await new Promise((done) => setTimeout(done, 20));
   }
+}
+
+/** Redis accepts connections before it has read its file. */
+function redisPing(port) {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, "127.0.0.1", () => socket.write("PING\r\n"));
+    socket.on("error", reject).on("data", (data) => {
+      socket.destroy();
+      if (String(data).startsWith("+PONG")) resolve();
+      else reject(new Error(String(data)));
+    });
+  });
+}
+
+async function postgresPing(connectionString) {
+  const client = new pg.Client({ connectionString });
+  client.on("error", () => {});
+  await client.connect();
+  await client.end();
 }
 
 async function ended(child, signal) {
@@ -52,7 +69,7 @@ export async function redisServer() {
   let child;
   const start = async () => {
     child = spawn("redis-server", args, { stdio: "ignore" });
-    await listening(port, child, "redis-server");
+    await answering(child, "redis-server", () => redisPing(port));
   };
   await start();
   return {
@@ -94,9 +111,10 @@ export async function postgresServer() {
   const settings = ["-D", data, "-p", String(port), "-k", path, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"];
   const [program, args] = as("postgres", settings);
   const child = spawn(program, args, { stdio: "ignore", cwd: path });
-  await listening(port, child, "postgres");
+  const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
+  await answering(child, "postgres", () => postgresPing(url));
   return {
-    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    url,
     async stop() {
       const over = new Promise((resolve) => child.once("exit", resolve));
       process.kill(Number(readFileSync(join(data, "postmaster.pid"), "utf8").split("\n")[0]), "SIGQUIT");
