@@ -20,13 +20,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store-sqlite", &["types", "store"]),
     // Its fake driver answers as a guest would.
     ("sandbox", &["types", "guest-proto"]),
-    ("guest", &["guest-proto", "linux"]),
+    ("mock-agent", &[]),
+    // The agent is carried into sandboxes inside the guest.
+    ("guest", &["guest-proto", "linux", "mock-agent"]),
     ("guest-client", &["guest-proto"]),
     ("network", &[]),
     ("images", &[]),
     ("volumes", &[]),
     ("driver-common", &["types", "sandbox", "linux", "network"]),
     ("blob", &[]),
+    ("acp", &["types"]),
+    (
+        "sessions",
+        &["types", "acp", "store", "engine", "guest-client"],
+    ),
     (
         "driver-native",
         &[

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             woodfrog_linux::stage::stage_main(std::env::args().nth(2).as_deref())
         }
         Some("__checkpoint-subject") => woodfrog_linux::criu::subject_main(),
+        Some("__mock-agent") => return mock_agent(),
         _ => {}
     }
     let cli = Cli::parse();
@@ -49,6 +50,19 @@ fn main() -> ExitCode {
         Command::Purge { data_dir, yes } => report(purge::run(&data_dir, cli.config.as_ref(), yes)),
         client => woodfrog_cli::command::run(client),
     }
+}
+
+/// The scriptable agent, for sessions without a sandbox; in a sandbox the guest is it.
+fn mock_agent() -> ExitCode {
+    let process = woodfrog_mock_agent::Process {
+        // SIGHUP, SIGINT and SIGTERM.
+        ignore_signals: || woodfrog_linux::selfctl::ignore_signals(&[1, 2, 15]),
+        close_stdout: || {
+            let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+            Ok(rustix::stdio::dup2_stdout(null)?)
+        },
+    };
+    woodfrog_mock_agent::program(std::env::args_os().skip(2), process)
 }
 
 /// Layers merged and parsed; what is wrong is printed.

@@ -8,6 +8,7 @@
 pub mod access;
 mod engine;
 mod fault;
+pub mod follow;
 mod guest;
 pub mod images;
 mod inner;

@@ -6,7 +6,7 @@
 
 pub mod e2b;
 pub mod envd;
-mod follow;
+
 pub mod gateway;
 mod input;
 pub mod native;
