@@ -45,4 +45,4 @@ const tests = ["persist", "provider"]
   .flatMap((name) => readdirSync(join(name, "test")).map((file) => join(name, "test", file)))
   .filter((file) => file.endsWith(".test.mjs") && (parts.length === 0 || parts.some((part) => file.includes(part))));
 if (tests.length === 0) throw new Error(`no test is called like ${parts.join(" or ")}`);
-run(node(), ["--no-warnings", "--test", "--test-concurrency=1", "--test-timeout=300000", ...tests]);
+run(node(), ["--no-warnings", "--test", "--test-reporter=spec", "--test-concurrency=1", "--test-timeout=300000", ...tests]);
