@@ -5,6 +5,10 @@ export { assert }
 
 const cases = []
 
+// The SDK leaves the failure of a connection unhandled beside rejecting the call that it failed: a
+// `session/cancel` that comes after the end of its agent server is such a one. Cases judge the calls.
+process.on('unhandledRejection', (error) => console.log(`        (unhandled: ${error?.message ?? error})`))
+
 /** Registers a case. */
 export function test(name, body) {
   cases.push([name, body])

@@ -24,13 +24,13 @@ const message = async (id, steps) => empty(await send('POST', at(id, '/messages'
 const events = async (id, query = '') => json(await call('GET', at(id, `/events${query}`)))
 
 /** Waits until an event of `type` is there; all events are returned. */
-function until_(id, type, count = 1) {
+function waitFor(id, type, count = 1) {
   return until(async () => {
     const { events: all } = await events(id)
     return all.filter((event) => event.type === type).length >= count && all
   }, `${count} × ${type}`)
 }
-const finished = (id, count = 1) => until_(id, 'turn.ended', count)
+const finished = (id, count = 1) => waitFor(id, 'turn.ended', count)
 const textOf = (all) => all
   .filter((event) => event.type === 'item.completed' && event.data.item.role === 'assistant' && event.data.item.kind === 'message')
   .flatMap((event) => event.data.item.content.filter((part) => part.type === 'text').map((part) => part.text)).join('')
@@ -140,7 +140,7 @@ test('permissions: once, always, reject', async () => {
   for (const [reply, status, goesOn] of [['once', 'accept', true], ['always', 'accept_for_session', true], ['reject', 'reject', false]]) {
     const id = await create()
     await message(id, [ask('make'), say(' done')])
-    const asked = (await until_(id, 'permission.requested')).find((event) => event.type === 'permission.requested')
+    const asked = (await waitFor(id, 'permission.requested')).find((event) => event.type === 'permission.requested')
     assert.equal(asked.data.status, 'requested')
     assert.equal(asked.data.action, 'make')
     const path = at(id, `/permissions/${encodeURIComponent(asked.data.permission_id)}/reply`)
@@ -192,10 +192,10 @@ test('sessions are listed, newest first', async () => {
 test('terminate ends it, once and for all', async () => {
   const id = await create()
   await message(id, [say('x'), hang()])
-  await until_(id, 'item.started')
+  await waitFor(id, 'item.started')
   await empty(await call('POST', at(id, '/terminate')))
   await empty(await call('POST', at(id, '/terminate')))
-  const all = await until_(id, 'session.ended')
+  const all = await waitFor(id, 'session.ended')
   const ended = all.filter((event) => event.type === 'session.ended')
   assert.equal(ended.length, 1)
   assert.equal(ended[0].data.reason, 'terminated')
@@ -209,7 +209,7 @@ test('terminate ends it, once and for all', async () => {
 test('errors of the agent are events', async () => {
   const id = await create()
   await message(id, [fail(-32050, 'out of cheese')])
-  const all = await until_(id, 'error')
+  const all = await waitFor(id, 'error')
   assert.match(all.find((event) => event.type === 'error').data.message, /out of cheese/)
   await message(id, [delay(1), say('on we go')])
   await until(async () => textOf((await events(id)).events).includes('on we go'), 'the next turn')

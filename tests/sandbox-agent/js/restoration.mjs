@@ -4,8 +4,7 @@ import { assert, run, test, until, within } from './_check.mjs'
 import { close, fresh, home, openSession, options, post, reference, rpc, stream } from './_face.mjs'
 import { crash, echo, hang, saidIn, say, script, stderr, words } from './_mock.mjs'
 
-// The SDK leaves the failure of a connection unhandled as well as rejecting the call.
-process.on('unhandledRejection', (error) => console.log(`        (unhandled: ${error?.message})`))
+// The SDK prints the failure of a connection as a whole.
 console.error = (first, second) => console.log(`        (the SDK says: ${first} ${second?.message ?? ''})`)
 
 const persist = new InMemorySessionPersistDriver({ maxEventsPerSession: 100_000 })

@@ -125,7 +125,6 @@ test('the root says who answers, below the prefix too', async () => {
   assert.equal(typeof root.name, 'string')
 })
 
-process.on('unhandledRejection', (error) => console.log(`        (unhandled: ${error?.message})`))
 await run(async () => {
   for (const id of made) await fetch(`${base}/api/v1/sandboxes/${id}`, { method: 'DELETE', headers })
 })

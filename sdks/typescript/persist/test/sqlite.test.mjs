@@ -16,6 +16,16 @@ if (process.argv[2] === "writer") {
   process.exit(0);
 }
 
+if (process.argv[2] === "until killed") {
+  const driver = await sqlite({ filename: process.argv[3] });
+  for (let i = 1; ; i += 1) {
+    await driver.insertEvent("shared", event("shared", i));
+    process.send(i);
+    // The message must be on its way before the next event.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
 const dir = folder();
 after(dir.remove);
 let number = 0;
@@ -38,6 +48,24 @@ test("processes that write one file at once lose nothing", async () => {
   const all = await everything((page) => driver.listEvents({ ...page, sessionId: "shared", limit: 500 }));
   assert.deepEqual(all.map((item) => item.eventIndex), Array.from({ length: 1500 }, (_, i) => i + 1));
   await driver.close();
+});
+
+test("a process that is killed loses nothing that it was told is stored", async () => {
+  const filename = file();
+  for (let round = 1; round <= 3; round += 1) {
+    const name = `${filename}-${round}`;
+    const writer = fork(import.meta.filename, ["until killed", name]);
+    let told = 0;
+    const enough = new Promise((resolve) => writer.on("message", (index) => (told = index) >= 100 * round && resolve()));
+    await enough;
+    writer.kill("SIGKILL");
+    await once(writer, "exit");
+    const driver = await sqlite({ filename: name });
+    const all = await everything((page) => driver.listEvents({ ...page, sessionId: "shared", limit: 500 }));
+    assert.ok(all.length >= told, `${all.length} of ${told}`);
+    assert.deepEqual(all.map((item) => item.eventIndex), all.map((_, i) => i + 1));
+    await driver.close();
+  }
 });
 
 test("a database that is open already stays open", async () => {
