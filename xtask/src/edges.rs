@@ -30,6 +30,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("volumes", &[]),
     ("driver-common", &["types", "sandbox", "linux", "network"]),
     ("blob", &[]),
+    ("acp", &["types"]),
+    (
+        "sessions",
+        &["types", "acp", "store", "engine", "guest-client"],
+    ),
     (
         "driver-native",
         &[

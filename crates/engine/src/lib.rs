@@ -9,6 +9,7 @@ pub mod access;
 mod agent_sandbox;
 mod engine;
 mod fault;
+pub mod follow;
 mod guest;
 pub mod images;
 mod inner;

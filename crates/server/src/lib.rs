@@ -7,7 +7,7 @@
 pub mod agent;
 pub mod e2b;
 pub mod envd;
-mod follow;
+
 pub mod gateway;
 mod input;
 pub mod native;

@@ -10,10 +10,13 @@ mod error;
 mod events;
 mod keys;
 mod migrate;
+mod persist;
 mod reader;
 mod sandbox_sessions;
 mod sandboxes;
 mod secrets;
+mod session_log;
+mod sessions;
 mod settings;
 mod snapshots;
 mod stored;
@@ -24,6 +27,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use woodfrog_store::Result;
+use woodfrog_types::SessionId;
 
 pub use error::OpenError;
 
@@ -45,7 +49,7 @@ impl SqliteStore {
         let mut conn = connection::open_writer(path)?;
         migrate::run(&mut conn, migrate::MIGRATIONS)?;
         let readers = reader::Readers::start(path)?;
-        let writer = writer::Writer::start(conn)?;
+        let writer = writer::Writer::start(conn, session_log::Logs::resuming())?;
         Ok(Self { readers, writer })
     }
 
@@ -56,6 +60,15 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         self.writer.write(job).await
+    }
+
+    /// As [`SqliteStore::write`], for a job that changes where that session's logs stand.
+    async fn write_log<T, F>(&self, session: &SessionId, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.writer.write_log(session, job).await
     }
 
     /// Runs `job` on a read-only connection; it sees every write that was acknowledged before.

@@ -31,6 +31,7 @@ migrations! {
     2 "sleep" "0002_sleep.sql",
     3 "secrets" "0003_secrets.sql",
     4 "sandbox_sessions" "0004_sandbox_sessions.sql",
+    5 "sessions" "0005_sessions.sql",
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -4,6 +4,7 @@
 
 mod build;
 mod sandbox;
+mod session;
 mod sleep;
 mod snapshot;
 
@@ -25,6 +26,7 @@ use crate::reader::get;
 pub(crate) use build::{build_from_row, build_layers, build_to_json, image_layers};
 pub(crate) use build::{template_from_row, template_to_json};
 pub(crate) use sandbox::{sandbox_from_row, sandbox_to_json};
+pub(crate) use session::{session_from_row, session_to_json};
 pub(crate) use snapshot::{snapshot_from_row, snapshot_to_json};
 
 pub(crate) type StringMap = BTreeMap<String, String>;

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
-use woodfrog_store::{Result, StoreError};
+use woodfrog_store::{Result, SessionAppend, StoreError};
+use woodfrog_types::SessionId;
+use woodfrog_types::session::LogEnd;
 
 use crate::OpenError;
 use crate::error::{closed, in_};
+use crate::session_log::Logs;
 
 /// Writes that may wait; the next caller waits for room.
 const QUEUE_JOBS: usize = 1024;
@@ -26,11 +30,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(conn: Connection) -> std::result::Result<Self, OpenError> {
+    pub(crate) fn start(conn: Connection, logs: Logs) -> std::result::Result<Self, OpenError> {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(&conn, jobs))
+            .spawn(move || serve(&conn, logs, jobs))
             .map_err(OpenError::Thread)?;
         Ok(Self {
             queue: Some(queue),
@@ -43,14 +47,47 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job = Write {
+        self.submit(|reply| Write {
             job: Some(job),
+            log: None,
             result: None,
             reply,
-        };
+        })
+        .await
+    }
+
+    /// As [`Writer::write`], for a job that changes where that session's logs stand.
+    pub(crate) async fn write_log<T, F>(&self, session: &SessionId, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.submit(|reply| Write {
+            job: Some(job),
+            log: Some(session.clone()),
+            result: None,
+            reply,
+        })
+        .await
+    }
+
+    pub(crate) async fn append(&self, append: SessionAppend) -> Result<LogEnd> {
+        self.submit(|reply| Append {
+            append,
+            result: None,
+            reply,
+        })
+        .await
+    }
+
+    async fn submit<T, J: Job + 'static>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T>>) -> J,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(closed)?;
-        queue.send(Box::new(job)).await.map_err(|_| closed())?;
+        let job = Box::new(job(reply));
+        queue.send(job).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
@@ -67,13 +104,14 @@ impl Drop for Writer {
     }
 }
 
-fn serve(conn: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(conn: &Connection, mut logs: Logs, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let mut batch = Vec::with_capacity(BATCH_JOBS);
-    while jobs.blocking_recv_many(&mut batch, BATCH_JOBS) > 0 {
-        let end = match run(conn, &mut batch) {
+    while take(&mut jobs, &mut batch, logs.has_trash()) {
+        let end = match run(conn, &mut logs, &mut batch) {
             Ok(()) => End::Committed,
             Err(error) => {
                 tracing::error!(%error, jobs = batch.len(), "a transaction of the store failed");
+                logs.lost();
                 roll_back(conn);
                 End::Lost(Arc::new(error))
             }
@@ -84,11 +122,34 @@ fn serve(conn: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     }
 }
 
-fn run(conn: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    execute(conn, "BEGIN IMMEDIATE")?;
-    for job in batch {
-        job.run(conn)?;
+/// Takes what is queued; waits for a job unless there is other work. `false` when all is done
+/// and nobody can send any more: what is left of the other work is for the next start.
+fn take(
+    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    batch: &mut Vec<Box<dyn Job>>,
+    other_work: bool,
+) -> bool {
+    if !other_work {
+        return jobs.blocking_recv_many(batch, BATCH_JOBS) > 0;
     }
+    while batch.len() < BATCH_JOBS {
+        match jobs.try_recv() {
+            Ok(job) => batch.push(job),
+            Err(TryRecvError::Empty) => break,
+            Err(TryRecvError::Disconnected) => return !batch.is_empty(),
+        }
+    }
+    true
+}
+
+fn run(conn: &Connection, logs: &mut Logs, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    execute(conn, "BEGIN IMMEDIATE")?;
+    logs.begin(conn)?;
+    for job in batch {
+        job.run(conn, logs)?;
+    }
+    logs.sweep(conn)?;
+    logs.flush(conn)?;
     execute(conn, "COMMIT")
 }
 
@@ -101,7 +162,7 @@ fn roll_back(conn: &Connection) {
     }
 }
 
-fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+pub(crate) fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
     conn.prepare_cached(sql)?.execute([]).map(drop)
 }
 
@@ -113,14 +174,17 @@ enum End {
 
 /// A queued write, its result type hidden.
 trait Job: Send {
-    /// Runs it in a savepoint. An error is not the job's own: the whole transaction is lost.
-    fn run(&mut self, conn: &Connection) -> rusqlite::Result<()>;
+    /// Runs it; if it fails, it takes its changes back. An error is not the job's own: the whole
+    /// transaction is lost.
+    fn run(&mut self, conn: &Connection, logs: &mut Logs) -> rusqlite::Result<()>;
     /// Answers the caller.
     fn finish(self: Box<Self>, end: &End);
 }
 
 struct Write<T, F> {
     job: Option<F>,
+    /// The session whose logs it changes.
+    log: Option<SessionId>,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -130,32 +194,67 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T> + Send,
 {
-    fn run(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+    fn run(&mut self, conn: &Connection, logs: &mut Logs) -> rusqlite::Result<()> {
         let Some(job) = self.job.take() else {
             return Ok(());
         };
-        execute(conn, "SAVEPOINT job")?;
-        // A defect in one job must not stop every later write.
-        let result = catch_unwind(AssertUnwindSafe(|| job(conn)))
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("a write panicked".into())));
-        if result.is_err() {
-            // Fails if SQLite has ended the transaction by itself.
-            execute(conn, "ROLLBACK TO job")?;
+        if let Some(session) = &self.log {
+            logs.settle(conn, session)?;
         }
-        execute(conn, "RELEASE job")?;
-        self.result = Some(result);
+        // A defect in one job must not stop every later write.
+        let job = || {
+            catch_unwind(AssertUnwindSafe(|| job(conn)))
+                .unwrap_or_else(|_| Err(StoreError::Unavailable("a write panicked".into())))
+        };
+        self.result = Some(in_savepoint(conn, job)?);
         Ok(())
     }
 
     fn finish(self: Box<Self>, end: &End) {
-        let answer = match (end, self.result) {
-            (End::Committed, Some(result)) => result,
-            (End::Committed, None) => Err(closed()),
-            (End::Lost(error), _) => Err(StoreError::Unavailable(Box::new(Arc::clone(error)))),
-        };
-        // A caller that went away does not want to know.
-        let _gone = self.reply.send(answer);
+        answer(end, self.result, self.reply);
     }
+}
+
+struct Append {
+    append: SessionAppend,
+    result: Option<Result<LogEnd>>,
+    reply: oneshot::Sender<Result<LogEnd>>,
+}
+
+impl Job for Append {
+    fn run(&mut self, conn: &Connection, logs: &mut Logs) -> rusqlite::Result<()> {
+        self.result = Some(logs.append(conn, &self.append)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, end: &End) {
+        answer(end, self.result, self.reply);
+    }
+}
+
+fn answer<T>(end: &End, result: Option<Result<T>>, reply: oneshot::Sender<Result<T>>) {
+    let answer = match (end, result) {
+        (End::Committed, Some(result)) => result,
+        (End::Committed, None) => Err(closed()),
+        (End::Lost(error), _) => Err(StoreError::Unavailable(Box::new(Arc::clone(error)))),
+    };
+    // A caller that went away does not want to know.
+    let _gone = reply.send(answer);
+}
+
+/// Runs `job`; if it fails, nothing of it is left.
+pub(crate) fn in_savepoint<T>(
+    conn: &Connection,
+    job: impl FnOnce() -> Result<T>,
+) -> rusqlite::Result<Result<T>> {
+    execute(conn, "SAVEPOINT job")?;
+    let result = job();
+    if result.is_err() {
+        // Fails if SQLite has ended the transaction by itself.
+        execute(conn, "ROLLBACK TO job")?;
+    }
+    execute(conn, "RELEASE job")?;
+    Ok(result)
 }
 
 /// Runs one cached statement and returns how many rows it changed.

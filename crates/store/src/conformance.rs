@@ -8,9 +8,12 @@ pub mod fixture;
 pub mod isolation;
 pub mod keys;
 pub mod paging;
+pub mod persist;
 pub mod sandbox_sessions;
 pub mod sandboxes;
 pub mod secrets;
+pub mod session_log;
+pub mod sessions;
 pub mod settings;
 pub mod sleep;
 pub mod snapshots;
@@ -132,6 +135,47 @@ macro_rules! store_conformance {
                 idempotency_claim_race_has_one_winner,
                 idempotency_freed_key_can_be_claimed_again,
                 idempotency_trim_forgets_the_old,
+            ],
+            sessions: [
+                session_comes_back_as_it_was,
+                session_insert_twice_is_refused,
+                session_insert_needs_generation_one,
+                session_update_of_a_stale_generation_conflicts,
+                session_update_of_a_missing_one_is_not_found,
+                session_names_are_unique_among_their_holders,
+                session_name_race_has_one_winner,
+                session_list_filters,
+                session_list_pages_newest_first,
+                session_list_is_stable_under_inserts,
+                session_ended_lists_the_oldest_first,
+                session_removal_takes_everything_along,
+            ],
+            session_log: [
+                session_log_is_dense_per_stream,
+                session_log_is_dense_under_concurrency,
+                session_log_comes_back_as_it_was,
+                session_append_writes_all_of_it,
+                session_append_of_a_stale_epoch_writes_nothing,
+                session_append_of_a_stale_record_writes_nothing,
+                session_append_needs_its_session,
+                session_append_of_nothing_tells_the_end,
+                session_claims_race_and_one_writes,
+                session_trim_moves_the_beginning,
+                session_trim_is_per_stream_and_never_moves_back,
+                session_read_stops_at_its_limits,
+                session_read_of_any_place_is_answered,
+                session_read_back_is_newest_first,
+                session_turns_are_replaced_by_number,
+            ],
+            persist: [
+                persist_put_keeps_the_time_of_the_first,
+                persist_list_goes_by_time_and_id,
+                persist_list_is_stable_under_inserts,
+                persist_events_go_by_index,
+                persist_event_repeated_is_no_error,
+                persist_event_with_a_taken_place_is_refused,
+                persist_event_race_has_one_winner,
+                persist_stays_within_the_workspace,
             ],
             isolation: [
                 lists_and_counts_stay_within_the_workspace,

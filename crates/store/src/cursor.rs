@@ -17,6 +17,8 @@ pub enum List {
     Snapshots,
     SandboxSessions,
     Secrets,
+    Sessions,
+    PersistedSessions,
 }
 
 impl List {
@@ -28,6 +30,8 @@ impl List {
             Self::Snapshots => "n1",
             Self::SandboxSessions => "e1",
             Self::Secrets => "x1",
+            Self::Sessions => "g1",
+            Self::PersistedSessions => "p1",
         }
     }
 }
@@ -39,14 +43,21 @@ pub fn encode(list: List, key: &str, id: &str) -> String {
 
 /// The sort key and id in a cursor. `InvalidCursor` if it is not one of that list.
 pub fn decode(list: List, cursor: &str) -> Result<(String, String)> {
-    parse(list, cursor).ok_or(StoreError::InvalidCursor)
+    let parsed = open(list, cursor).and_then(|text| {
+        // An id never holds NUL, a name might.
+        let (key, id) = text.rsplit_once('\0')?;
+        Some((key.to_owned(), id.to_owned()))
+    });
+    parsed.ok_or(StoreError::InvalidCursor)
 }
 
-/// [`decode`] for lists that are sorted by a time in milliseconds.
+/// [`decode`] for lists that are sorted by a time in milliseconds. The id may be any text.
 pub fn decode_time(list: List, cursor: &str) -> Result<(i64, String)> {
-    let (key, id) = decode(list, cursor)?;
-    let at = key.parse().map_err(|_| StoreError::InvalidCursor)?;
-    Ok((at, id))
+    let parsed = open(list, cursor).and_then(|text| {
+        let (key, id) = text.split_once('\0')?;
+        Some((key.parse().ok()?, id.to_owned()))
+    });
+    parsed.ok_or(StoreError::InvalidCursor)
 }
 
 /// How many items a page holds: what was asked for, at least 1, at most [`PAGE_ITEMS_MAX`].
@@ -54,15 +65,14 @@ pub fn page_items(request: &PageRequest) -> usize {
     request.limit.clamp(1, PAGE_ITEMS_MAX)
 }
 
-fn parse(list: List, cursor: &str) -> Option<(String, String)> {
+/// What is behind the tag.
+fn open(list: List, cursor: &str) -> Option<String> {
     if cursor.len() > CURSOR_BYTES_MAX {
         return None;
     }
     let text = String::from_utf8(hex::decode(cursor).ok()?).ok()?;
     let rest = text.strip_prefix(list.tag())?.strip_prefix('\0')?;
-    // An id never holds NUL, a name might.
-    let (key, id) = rest.rsplit_once('\0')?;
-    Some((key.to_owned(), id.to_owned()))
+    Some(rest.to_owned())
 }
 
 #[cfg(test)]
@@ -75,6 +85,15 @@ mod tests {
             let cursor = encode(List::Templates, key, "id");
             let (got, id) = decode(List::Templates, &cursor).unwrap();
             assert_eq!((got.as_str(), id.as_str()), (key, "id"));
+        }
+    }
+
+    #[test]
+    fn round_trips_any_id_behind_a_time() {
+        for id in ["", "id", "with\0nul", "ü"] {
+            let cursor = encode(List::PersistedSessions, "-5", id);
+            let (at, got) = decode_time(List::PersistedSessions, &cursor).unwrap();
+            assert_eq!((at, got.as_str()), (-5, id));
         }
     }
 

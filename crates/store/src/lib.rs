@@ -24,15 +24,19 @@ use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Sandbox, SandboxFilter};
 use woodfrog_types::sandbox_session::{SandboxSession, SandboxSessionFilter};
 use woodfrog_types::secret::{Secret, Volume};
+use woodfrog_types::session::{LogEnd, Session, SessionFace, SessionFilter, Stream, Turn};
 use woodfrog_types::snapshot::{Snapshot, SnapshotFilter};
 use woodfrog_types::template::{Build, BuildLogLine, Template};
 use woodfrog_types::{
-    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SnapshotId, TemplateId, Timestamp,
-    VolumeId, WorkspaceId,
+    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SessionId, SnapshotId, TemplateId,
+    Timestamp, VolumeId, WorkspaceId,
 };
 
 pub use error::StoreError;
-pub use records::{Damaged, IdempotencyEntry, IdempotencyOutcome, NewEvent, Recovery};
+pub use records::{
+    Damaged, IdempotencyEntry, IdempotencyOutcome, NewEvent, PersistedEvent, PersistedSession,
+    Recovery, SessionAppend, SessionSlice,
+};
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -264,6 +268,110 @@ pub trait VolumeStore: Send + Sync {
     async fn volume_remove(&self, id: &VolumeId) -> Result<bool>;
 }
 
+/// Sessions with agents, and their logs.
+#[async_trait]
+pub trait SessionStore: Send + Sync {
+    /// Adds a session with empty logs and epoch 0. `Conflict` if its generation is not 1,
+    /// `Constraint` if the id or, where it holds one, its name is taken.
+    async fn session_insert(&self, session: &Session) -> Result<()>;
+    /// Replaces the record whose generation is one lower. `Conflict` if the stored generation is
+    /// another, `NotFound` if it is gone, `Constraint` if its name is taken.
+    async fn session_update(&self, session: &Session) -> Result<()>;
+    /// One session, of whatever workspace.
+    async fn session_fetch(&self, id: &SessionId) -> Result<Option<Session>>;
+    /// The one that holds the name.
+    async fn session_by_name(
+        &self,
+        sandbox: &SandboxId,
+        face: SessionFace,
+        name: &str,
+    ) -> Result<Option<Session>>;
+    /// A workspace's sessions that match, newest first (by `created_at`, then id).
+    async fn session_list(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &SessionFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Session>>;
+    /// Takes the session over: whoever claimed it before can append nothing from now on.
+    /// `NotFound` if it is gone.
+    async fn session_claim(&self, id: &SessionId) -> Result<(Session, LogEnd)>;
+    /// Appends all of it or nothing, and returns where the logs stand then. `Conflict` if the
+    /// session was claimed by somebody else or the record's generation is not the next one (or
+    /// the record is another session's), `Constraint` if the record's name is taken, `NotFound`
+    /// if the session is gone.
+    async fn session_append(&self, append: SessionAppend) -> Result<LogEnd>;
+    /// At most `limit` entries after place `after`, and no more than `bytes` of payload and wire
+    /// form, but one entry at least if there is any (and `limit` is not 0). What was trimmed is
+    /// left out: the slice's end says where the log begins. `NotFound` if the session is gone.
+    async fn session_read(
+        &self,
+        id: &SessionId,
+        stream: Stream,
+        after: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<SessionSlice>;
+    /// The last `limit` entries up to and with place `upto`, newest first. `NotFound` if the
+    /// session is gone.
+    async fn session_read_back(
+        &self,
+        id: &SessionId,
+        stream: Stream,
+        upto: u64,
+        limit: usize,
+    ) -> Result<SessionSlice>;
+    /// Drops the entries of a stream before place `before`; places are not given out again.
+    /// `NotFound` if the session is gone.
+    async fn session_trim(&self, id: &SessionId, stream: Stream, before: u64) -> Result<LogEnd>;
+    /// Turns after number `after`, oldest first; none of a session that is gone.
+    async fn session_turns(&self, id: &SessionId, after: u64, limit: usize) -> Result<Vec<Turn>>;
+    /// Removes the session, its logs and its turns. `false` if there was none.
+    async fn session_remove(&self, id: &SessionId) -> Result<bool>;
+    /// Ended sessions whose end is before `before`, oldest first.
+    async fn session_ended(&self, before: Timestamp, limit: usize) -> Result<Vec<SessionId>>;
+}
+
+/// What clients persist of their own sessions.
+#[async_trait]
+pub trait PersistStore: Send + Sync {
+    /// Adds or replaces it; `created_at` of one that is there stays.
+    async fn persist_session_put(
+        &self,
+        workspace: &WorkspaceId,
+        session: &PersistedSession,
+    ) -> Result<()>;
+    async fn persist_session_fetch(
+        &self,
+        workspace: &WorkspaceId,
+        id: &str,
+    ) -> Result<Option<PersistedSession>>;
+    /// By `created_at`, then id.
+    async fn persist_session_list(
+        &self,
+        workspace: &WorkspaceId,
+        page: &PageRequest,
+    ) -> Result<Page<PersistedSession>>;
+    /// Adds an event; the session need not be there. Once more the same id, session and index is
+    /// `Ok` and changes nothing; `Constraint` if the id or the session's index is taken otherwise,
+    /// or the index is past [`i64::MAX`].
+    async fn persist_event_insert(
+        &self,
+        workspace: &WorkspaceId,
+        event: &PersistedEvent,
+    ) -> Result<()>;
+    /// Events of one session after index `after`, by index.
+    async fn persist_event_list(
+        &self,
+        workspace: &WorkspaceId,
+        session: &str,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PersistedEvent>>;
+    /// Events of the session.
+    async fn persist_event_count(&self, workspace: &WorkspaceId, session: &str) -> Result<u64>;
+}
+
 /// Small things that the server must remember about itself, and idempotency keys.
 #[async_trait]
 pub trait SettingStore: Send + Sync {
@@ -298,6 +406,8 @@ pub trait Store:
     + KeyStore
     + SecretStore
     + VolumeStore
+    + SessionStore
+    + PersistStore
     + SettingStore
     + 'static
 {
@@ -312,6 +422,8 @@ impl<T> Store for T where
         + KeyStore
         + SecretStore
         + VolumeStore
+        + SessionStore
+        + PersistStore
         + SettingStore
         + 'static
 {

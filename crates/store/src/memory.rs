@@ -3,9 +3,11 @@
 
 mod events;
 mod keys;
+mod persist;
 mod sandbox_sessions;
 mod sandboxes;
 mod secrets;
+mod sessions;
 mod settings;
 mod snapshots;
 mod templates;
@@ -22,11 +24,11 @@ use woodfrog_types::secret::{Secret, Volume};
 use woodfrog_types::snapshot::Snapshot;
 use woodfrog_types::template::{Build, BuildLogLine, Template};
 use woodfrog_types::{
-    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SnapshotId, TemplateId, VolumeId,
-    WorkspaceId,
+    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SessionId, SnapshotId, TemplateId,
+    VolumeId, WorkspaceId,
 };
 
-use crate::records::{Damaged, IdempotencyEntry};
+use crate::records::{Damaged, IdempotencyEntry, PersistedEvent, PersistedSession};
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug, Default)]
@@ -66,6 +68,10 @@ struct State {
     keys: BTreeMap<KeyId, ApiKey>,
     secrets: BTreeMap<SecretId, Secret>,
     volumes: BTreeMap<VolumeId, Volume>,
+    sessions: BTreeMap<SessionId, sessions::Kept>,
+    /// By workspace and the client's id.
+    persisted_sessions: BTreeMap<(WorkspaceId, String), PersistedSession>,
+    persisted_events: BTreeMap<(WorkspaceId, String), PersistedEvent>,
     settings: BTreeMap<String, Vec<u8>>,
     idempotency: BTreeMap<(WorkspaceId, String), IdempotencyEntry>,
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use woodfrog_types::event::Level;
 use woodfrog_types::sandbox::Sandbox;
-use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
+use woodfrog_types::session::{LogEnd, NewSessionEvent, Position, Session, SessionEvent, Turn};
+use woodfrog_types::{SandboxId, SessionId, Timestamp, WorkspaceId};
 
 /// An event before the store gives it its sequence number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,4 +54,52 @@ pub struct Damaged {
     pub id: Option<SandboxId>,
     /// What is wrong with it.
     pub detail: String,
+}
+
+/// What one step of a session changes, in one transaction.
+#[derive(Debug, Clone)]
+pub struct SessionAppend {
+    pub session: SessionId,
+    /// The claim under which it is written ([`LogEnd::epoch`]).
+    pub epoch: u64,
+    /// Each goes to the end of its stream, in this order.
+    pub events: Vec<NewSessionEvent>,
+    /// `None` leaves it.
+    pub position: Option<Position>,
+    /// The record, its generation one higher than the stored one; `None` leaves it.
+    pub record: Option<Session>,
+    /// Turns that begin or end: those with a number that is there replace it.
+    pub turns: Vec<Turn>,
+}
+
+/// A piece of a log, and where the log stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSlice {
+    pub end: LogEnd,
+    /// Those after the place that was asked for and still held, oldest first.
+    pub events: Vec<SessionEvent>,
+}
+
+/// A session as a client's own persistence knows it: the server keeps it and looks at nothing but
+/// its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersistedSession {
+    /// The client's, unique in the workspace.
+    pub id: String,
+    /// Lists go by it, then by id.
+    pub created_at: i64,
+    /// JSON, as it was given.
+    pub record: String,
+}
+
+/// An event as a client's own persistence knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersistedEvent {
+    /// The client's, unique in the workspace.
+    pub id: String,
+    pub session: String,
+    /// Unique in the session.
+    pub index: u64,
+    /// JSON, as it was given.
+    pub record: String,
 }

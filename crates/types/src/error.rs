@@ -61,6 +61,14 @@ codes! {
     SnapshotNotFound = "snapshot_not_found", 404, final;
     /// No such sandbox session, or it belongs to another workspace or user.
     SandboxSessionNotFound = "sandbox_session_not_found", 404, final;
+    /// No such session, or it belongs to another workspace.
+    SessionNotFound = "session_not_found", 404, final;
+    /// What was asked for is no longer in the log; the earliest place is named.
+    Trimmed = "trimmed", 410, final;
+    /// The agent process ended, or could not be started.
+    AgentExited = "agent_process_exited", 500, retry;
+    /// Another server has taken the session over.
+    SessionTaken = "session_taken", 409, retry;
     /// The snapshot is damaged, of another format, or of a machine that this one cannot stand in for.
     SnapshotUnusable = "snapshot_unusable", 409, final;
     /// The memory of the sandbox cannot be saved; it goes on as before. The message says why.

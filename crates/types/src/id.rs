@@ -106,6 +106,8 @@ ids! {
     SnapshotId, "sn", "snapshot";
     /// One sandbox session: what an application remembers about a sandbox.
     SandboxSessionId, "ss", "sandbox session";
+    /// One session: a conversation with an agent.
+    SessionId, "se", "session";
     /// One secret. E2B's clients tell ids from names by the tag.
     SecretId, "sec_", "secret";
     /// One volume: files that outlive sandboxes.

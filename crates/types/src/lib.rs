@@ -15,6 +15,7 @@ pub mod page;
 pub mod sandbox;
 pub mod sandbox_session;
 pub mod secret;
+pub mod session;
 pub mod sleep;
 pub mod snapshot;
 pub mod template;
@@ -22,7 +23,7 @@ pub mod time;
 
 pub use error::{Code, Fault};
 pub use id::{
-    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SnapshotId, TemplateId, VolumeId,
-    WorkspaceId,
+    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SessionId, SnapshotId, TemplateId,
+    VolumeId, WorkspaceId,
 };
 pub use time::Timestamp;

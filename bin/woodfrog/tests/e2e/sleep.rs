@@ -60,7 +60,8 @@ pub(crate) fn counts_on(server: &Server, id: &str, before: u64) -> Result<u64> {
     let now = wait_for("the counter to go on", Duration::from_secs(10), || {
         count(server, id).ok().filter(|now| *now > before)
     })?;
-    let whole = "seq $(tail -n1 ~/count) | cmp - <(head -n $(tail -n1 ~/count) ~/count)";
+    // It counts on meanwhile: how far it had come is read once.
+    let whole = "n=$(tail -n1 ~/count); seq $n | cmp - <(head -n $n ~/count)";
     let compared = server.exec(id, "user", whole)?;
     check!(
         compared.code == 0,

@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::proto::{From, ProcessRef, PtySize, StartRequest, StdinMode};
 use woodfrog_types::Fault;
 use woodfrog_types::key::Principal;
@@ -21,7 +22,6 @@ use woodfrog_wire::native::problem::Problem;
 use super::extract::{InPath, Json as Body, Params, Segments, sandbox_id};
 use super::guest::{About, fault, lease};
 use super::problem::Result;
-use crate::follow::Followed;
 use crate::state::App;
 use output::Format;
 

@@ -9,12 +9,18 @@ use woodfrog_types::key::{ApiKey, Scope};
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::page::PageRequest;
 use woodfrog_types::sandbox::{InstanceState, OnTimeout, Resources, Sandbox, SandboxState};
+use woodfrog_types::session::{
+    AgentProcess, Binding, NewSessionEvent, Session, SessionFace, SessionState, Source, Stream,
+    Turn, kind,
+};
 use woodfrog_types::sleep::{Fallback, Sleep, SleepCause, SleepPolicy};
 use woodfrog_types::snapshot::{
     Snapshot, SnapshotContent, SnapshotPlace, SnapshotPurpose, SnapshotSize, SnapshotState,
 };
 use woodfrog_types::template::{Build, BuildLogLine, BuildState, Template};
-use woodfrog_types::{BuildId, KeyId, SandboxId, SnapshotId, TemplateId, Timestamp, WorkspaceId};
+use woodfrog_types::{
+    BuildId, KeyId, SandboxId, SessionId, SnapshotId, TemplateId, Timestamp, WorkspaceId,
+};
 
 use crate::records::NewEvent;
 
@@ -234,6 +240,76 @@ pub fn key(workspace: &WorkspaceId, digest: u8) -> ApiKey {
         created_at: at(i64::from(digest)),
         expires_at: Some(at(1000)),
         last_used_at: None,
+    }
+}
+
+/// A session of a sandbox of its own, in which no field has its default value.
+pub fn session(workspace: &WorkspaceId, created_at: i64) -> Session {
+    Session {
+        id: SessionId::generate(),
+        workspace: workspace.clone(),
+        sandbox: SandboxId::generate(),
+        face: SessionFace::Universal,
+        name: "my \"session\" ü\0".to_owned(),
+        holds_name: true,
+        agent: "mock".to_owned(),
+        state: SessionState::Active,
+        generation: 1,
+        created_at: at(created_at),
+        updated_at: at(created_at + 1),
+        settings: r#"{"model":"m"}"#.to_owned(),
+        handshake: Some(r#"{"protocolVersion":1}"#.to_owned()),
+        process: Some(AgentProcess {
+            id: 1 << 60,
+            incarnation: 2,
+            ready: Some(r#"{"agentCapabilities":{}}"#.to_owned()),
+            over: false,
+        }),
+        bindings: vec![Binding {
+            public: "p".to_owned(),
+            agent: "a\0".to_owned(),
+            incarnation: 2,
+            init: "{}".to_owned(),
+            replay_due: Some(7),
+        }],
+    }
+}
+
+/// The next version of a session.
+pub fn session_moved(session: &Session, state: SessionState) -> Session {
+    Session {
+        generation: session.generation + 1,
+        state,
+        ..session.clone()
+    }
+}
+
+/// An entry of a log with that payload.
+pub fn session_event(stream: Stream, payload: &str) -> NewSessionEvent {
+    NewSessionEvent {
+        stream,
+        at: at(8),
+        source: Source::Agent,
+        kind: kind::MESSAGE.to_owned(),
+        author: None,
+        connection: None,
+        payload: payload.to_owned(),
+        wire: None,
+    }
+}
+
+/// A turn that goes on.
+pub fn turn(number: u64) -> Turn {
+    Turn {
+        number,
+        binding: "p".to_owned(),
+        author: Some("ann \"ü\"\0".to_owned()),
+        first: number,
+        last: None,
+        outcome: None,
+        started_at: at(3),
+        ended_at: None,
+        snapshot: None,
     }
 }
 

@@ -181,6 +181,8 @@ impl From<&Fault> for Problem {
             Code::UnsupportedAgent => Kind::UnsupportedAgent,
             Code::AgentNotInstalled => Kind::AgentNotInstalled,
             Code::InstallFailed => Kind::InstallFailed,
+            Code::AgentExited => Kind::AgentProcessExited,
+            Code::SessionNotFound => Kind::SessionNotFound,
             _ => match status {
                 404 => Kind::NotFound,
                 409 => Kind::Conflict,

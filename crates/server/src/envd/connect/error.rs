@@ -73,6 +73,8 @@ impl From<Fault> for RpcError {
             | Code::FileNotFound
             | Code::ProcessNotFound
             | Code::AgentNotInstalled
+            | Code::SessionNotFound
+            | Code::Trimmed
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
@@ -80,6 +82,7 @@ impl From<Fault> for RpcError {
             | Code::SnapshotUnusable
             | Code::CheckpointFailed
             | Code::Asleep
+            | Code::SessionTaken
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
             Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
@@ -91,7 +94,9 @@ impl From<Fault> for RpcError {
             | Code::PortNotOpen
             | Code::Unavailable => RpcCode::Unavailable,
             Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Code::CreateFailed | Code::InstallFailed | Code::Internal => RpcCode::Internal,
+            Code::CreateFailed | Code::InstallFailed | Code::AgentExited | Code::Internal => {
+                RpcCode::Internal
+            }
         };
         Self::new(code, fault.message)
     }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_engine::GuestLease;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::proto::{From, ProcessRef, PtySize, StartRequest};
 use woodfrog_guest_client::{GuestError, ProcessEvent};
 use woodfrog_types::key::Principal;
@@ -21,7 +22,6 @@ use woodfrog_wire::native::exec::{PtyControl, PtyQuery};
 use woodfrog_wire::native::problem::Problem;
 
 use super::output::wire;
-use crate::follow::Followed;
 use crate::native::extract::{InPath, Params};
 use crate::native::guest::{About, fault, lease};
 use crate::native::problem::Result;
