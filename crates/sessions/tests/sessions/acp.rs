@@ -56,7 +56,10 @@ async fn an_agent_that_dies_at_once_says_why() {
     let Posted::Response(line) = post.await.unwrap() else {
         panic!("no answer");
     };
-    assert!(line.contains("no luck") && line.contains("exit status 4"), "{line}");
+    assert!(
+        line.contains("no luck") && line.contains("exit status 4"),
+        "{line}"
+    );
 }
 
 #[tokio::test]

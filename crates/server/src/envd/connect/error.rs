@@ -74,6 +74,12 @@ impl From<Fault> for RpcError {
             | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
+<<<<<<< HEAD
+=======
+            | Code::AgentNotInstalled
+            | Code::SessionNotFound
+            | Code::Trimmed
+>>>>>>> face
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
@@ -81,7 +87,11 @@ impl From<Fault> for RpcError {
             | Code::SnapshotUnusable
             | Code::CheckpointFailed
             | Code::Asleep
+<<<<<<< HEAD
             | Code::Trimmed
+=======
+            | Code::SessionTaken
+>>>>>>> face
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
             Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
@@ -95,7 +105,9 @@ impl From<Fault> for RpcError {
             | Code::AgentExited
             | Code::Unavailable => RpcCode::Unavailable,
             Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Code::CreateFailed | Code::InstallFailed | Code::Internal => RpcCode::Internal,
+            Code::CreateFailed | Code::InstallFailed | Code::AgentExited | Code::Internal => {
+                RpcCode::Internal
+            }
         };
         Self::new(code, fault.message)
     }
