@@ -24,10 +24,6 @@ use woodfrog_wire::agent::process::{
 use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result, fault};
-<<<<<<< HEAD
-use woodfrog_engine::follow::Followed;
-=======
->>>>>>> face
 
 mod input;
 mod logs;

@@ -183,11 +183,7 @@ impl From<&Fault> for Problem {
             Code::AgentNotInstalled => Kind::AgentNotInstalled,
             Code::InstallFailed => Kind::InstallFailed,
             Code::AgentExited => Kind::AgentProcessExited,
-<<<<<<< HEAD
             Code::AlreadyExists => Kind::SessionAlreadyExists,
-=======
-            Code::SessionNotFound => Kind::SessionNotFound,
->>>>>>> face
             _ => match status {
                 404 => Kind::NotFound,
                 409 => Kind::Conflict,

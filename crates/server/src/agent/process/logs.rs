@@ -24,10 +24,6 @@ use woodfrog_wire::agent::process::{LogEntry, LogGap, LogStream, LogsQuery};
 use super::{sandbox_ended, table};
 use crate::agent::AgentHost;
 use crate::agent::problem::{Failure, Result};
-<<<<<<< HEAD
-use woodfrog_engine::follow::Followed;
-=======
->>>>>>> face
 
 /// The most entries that `tail` asks for; more means all of them.
 const TAIL_MAX: u64 = 1 << 20;

@@ -13,10 +13,6 @@ use super::{SIGKILL, command_of, not_started, sandbox_ended, table};
 use crate::agent::AgentHost;
 use crate::agent::extract::Json as JsonBody;
 use crate::agent::problem::{Failure, Result};
-<<<<<<< HEAD
-use woodfrog_engine::follow::Followed;
-=======
->>>>>>> face
 
 /// How long a client's going away may take to reach the process.
 const GIVING_UP: Duration = Duration::from_secs(5);

@@ -16,10 +16,6 @@ use woodfrog_wire::agent::process::{TerminalCommand, TerminalEvent};
 use super::{input, table};
 use crate::agent::AgentHost;
 use crate::agent::problem::Failure;
-<<<<<<< HEAD
-use woodfrog_engine::follow::Followed;
-=======
->>>>>>> face
 
 /// Bytes of one message from a client.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -74,12 +74,6 @@ impl From<Fault> for RpcError {
             | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
-<<<<<<< HEAD
-=======
-            | Code::AgentNotInstalled
-            | Code::SessionNotFound
-            | Code::Trimmed
->>>>>>> face
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
@@ -87,11 +81,7 @@ impl From<Fault> for RpcError {
             | Code::SnapshotUnusable
             | Code::CheckpointFailed
             | Code::Asleep
-<<<<<<< HEAD
             | Code::Trimmed
-=======
-            | Code::SessionTaken
->>>>>>> face
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
             Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
