@@ -33,7 +33,7 @@ pub enum StoreError {
         why: &'static str,
     },
     /// The version asked for cannot be.
-    #[error("{0}")]
+    #[error(transparent)]
     Version(#[from] woodfrog_types::Fault),
     /// There is no npm on this host.
     #[error("this host has no npm; install it (Debian: apt install npm)")]
