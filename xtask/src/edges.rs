@@ -79,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
             "guest-client",
             "guest-proto",
+            "agents",
         ],
     ),
     ("cli", &["types", "wire"]),

@@ -27,7 +27,13 @@ const TESTS: &[(&str, &str)] = &[
 ];
 
 /// Additionally, what the benchmark compares with and measures by.
-const BENCH: &[(&str, &str)] = &[("bwrap", "bubblewrap"), ("runc", "runc"), ("curl", "curl")];
+const BENCH: &[(&str, &str)] = &[
+    ("bwrap", "bubblewrap"),
+    ("runc", "runc"),
+    ("curl", "curl"),
+    ("redis-server", "redis-server"),
+    ("nats-server", "nats-server"),
+];
 
 /// How much is installed; each has what those before it have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,7 @@
 //! The `woodfrog` binary: the only place where adapters meet ports.
 #![forbid(unsafe_code)]
 
+mod agent_server;
 mod agent;
 mod doctor;
 mod drivers;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             Ok((config, _)) => report(serve::run(config)),
             Err(code) => code,
         },
+        Command::AgentServer(args) => report(agent_server::run(&args)),
         Command::Config(command) => config_command(command, cli.config),
         Command::Agent(command) => report(agent::run(command)),
         Command::Doctor(args) => doctor::run(&args),

@@ -108,6 +108,27 @@ pub enum Failure {
     Busy,
 }
 
+/// JSON-RPC: something went wrong inside.
+const INTERNAL_ERROR: i64 = -32603;
+
+impl Failure {
+    /// As a JSON-RPC error.
+    fn error(&self) -> Value {
+        let (message, data) = match self {
+            Self::Exited(end) => (
+                format!("agent process exited ({})", end.status),
+                serde_json::json!({"agentStderr": end.stderr.join("\n"), "code": end.code}),
+            ),
+            Self::NotStarted { message } => (message.clone(), Value::Null),
+            Self::Ended { reason } => (format!("the session is over: {reason}"), Value::Null),
+            Self::Unknown { what } => (format!("no such {what}"), Value::Null),
+            Self::Answered => ("answered already".to_owned(), Value::Null),
+            Self::Busy => ("too much waits for this agent".to_owned(), Value::Null),
+        };
+        serde_json::json!({"code": INTERNAL_ERROR, "message": message, "data": data})
+    }
+}
+
 /// How an agent process ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentEnd {
@@ -194,6 +215,17 @@ enum About {
     Remake {
         conversation: String,
     },
+}
+
+impl About {
+    /// Whether the server asked for itself.
+    const fn is_ours(&self) -> bool {
+        match self {
+            Self::Initialize { ours } => *ours,
+            Self::Reload { .. } | Self::Remake { .. } => true,
+            Self::Other | Self::New { .. } | Self::Load { .. } | Self::Prompt { .. } => false,
+        }
+    }
 }
 
 /// A message that cannot go to the agent yet.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod agent_server;
 mod agent;
 mod key;
 mod sandbox;
@@ -13,6 +14,7 @@ mod snapshot;
 mod target;
 mod template;
 
+pub use agent_server::AgentServerArgs;
 pub use agent::{AgentCommand, AgentStore};
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
@@ -36,6 +38,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(ServeArgs),
+    /// Serve the agent API for this machine itself, in place of `sandbox-agent server`. There is no
+    /// isolation.
+    AgentServer(AgentServerArgs),
     /// Create and use sandboxes.
     #[command(subcommand)]
     Sandbox(SandboxCommand),

@@ -65,6 +65,7 @@ async fn dispatch(command: Command) -> Outcome {
             Ok(0)
         }
         Command::Serve(_)
+        | Command::AgentServer(_)
         | Command::Agent(_)
         | Command::Doctor(_)
         | Command::Config(_)

@@ -10,7 +10,7 @@ use woodfrog_acp::{Asked, ClientMessage, Conversation, Envelope, History, Id, Ou
 use woodfrog_store::{SessionSlice, SessionStore, StoreError};
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::session::{
-    LogEnd, Session, SessionFace, SessionFilter, SessionState, Stream, Turn,
+    LogEnd, Session, SessionEvent, SessionFace, SessionFilter, SessionState, Stream, Turn,
 };
 use woodfrog_types::{Code, Fault, SandboxId, SessionId, Timestamp, WorkspaceId};
 
@@ -22,7 +22,7 @@ use crate::reader::{Reader, fault, not_found};
 mod acp;
 mod managed;
 
-pub use acp::{AcpServer, Posted};
+pub use acp::{AcpServer, Lines, Posted};
 pub use managed::{NewSession, TurnOutcome};
 
 /// Bytes of a client's own name for a session.
@@ -104,6 +104,11 @@ impl Sessions {
     /// How they are held.
     pub fn options(&self) -> &Options {
         &self.inner.options
+    }
+
+    /// Whether there is such an agent: `UnsupportedAgent` if not.
+    pub fn knows(&self, agent: &str) -> Result<(), Fault> {
+        self.inner.machines.known(agent)
     }
 
     /// One session of the workspace, as it is now. Starts and wakes nothing.
@@ -207,7 +212,7 @@ impl Sessions {
     }
 
     /// Listens to a session's agent if it can be without waking anything.
-    pub(crate) async fn attend(&self, session: &Session) {
+    pub async fn attend(&self, session: &Session) {
         let lives = session
             .process
             .as_ref()

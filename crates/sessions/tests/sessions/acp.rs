@@ -107,7 +107,8 @@ async fn a_pending_request_fails_when_its_agent_dies() {
             .sessions
             .acp_follow(&world.scope, "s", 0)
             .await
-            .unwrap();
+            .unwrap()
+            .reader;
         crate::common::read_until(&mut reader, |seen| {
             seen.iter().any(|it| it.event.kind == kind::TURN_STARTED)
         })
@@ -144,7 +145,8 @@ async fn a_turn_that_outlives_its_server_is_finished_by_the_next() {
             .sessions
             .acp_follow(&world.scope, "s", 0)
             .await
-            .unwrap();
+            .unwrap()
+            .reader;
         crate::common::read_until(&mut reader, |seen| {
             seen.iter()
                 .any(|it| it.event.payload.contains("request_permission"))
@@ -170,7 +172,8 @@ async fn a_turn_that_outlives_its_server_is_finished_by_the_next() {
         .sessions
         .acp_follow(&world.scope, "s", 0)
         .await
-        .unwrap();
+        .unwrap()
+        .reader;
     let log = crate::common::read_until(&mut reader, |seen| {
         seen.iter().any(|it| it.event.kind == kind::TURN_ENDED)
     })
