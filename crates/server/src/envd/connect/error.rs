@@ -95,9 +95,7 @@ impl From<Fault> for RpcError {
             | Code::AgentExited
             | Code::Unavailable => RpcCode::Unavailable,
             Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Code::CreateFailed | Code::InstallFailed | Code::AgentExited | Code::Internal => {
-                RpcCode::Internal
-            }
+            Code::CreateFailed | Code::InstallFailed | Code::Internal => RpcCode::Internal,
         };
         Self::new(code, fault.message)
     }
