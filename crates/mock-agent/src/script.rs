@@ -83,7 +83,7 @@ pub(crate) enum Step {
 }
 
 /// Bytes of one chunk of an echo.
-const ECHO_CHUNK: usize = 1024;
+const ECHO_CHUNK: usize = 64 << 10;
 
 /// What an ordinary prompt gets: itself, after `mock: `, in pieces.
 pub(crate) fn echo(text: &str) -> Vec<Step> {
