@@ -9,6 +9,7 @@ mod agent;
 mod agent_server;
 mod key;
 mod sandbox;
+mod session;
 mod sleep;
 mod snapshot;
 mod target;
@@ -18,6 +19,7 @@ pub use agent::{AgentCommand, AgentStore};
 pub use agent_server::AgentServerArgs;
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
+pub use session::SessionCommand;
 pub use sleep::{After, SleepArgs, SleepCommand};
 pub use snapshot::SnapshotCommand;
 pub use target::Target;
@@ -44,6 +46,9 @@ pub enum Command {
     /// Create and use sandboxes.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
+    /// Sessions: conversations with agents that run in sandboxes.
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// Snapshots: what sandboxes were at one moment, to start others from.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

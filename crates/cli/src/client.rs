@@ -141,10 +141,26 @@ impl Client {
         request: RequestBuilder,
     ) -> Result<T, ClientError> {
         let answer = self.send(request).await?;
-        let body = tokio::time::timeout(ANSWER_MAX, body(answer)).await;
-        let body = body.map_err(|_| ClientError::Silent(ANSWER_MAX))??;
-        serde_json::from_slice(&body).map_err(ClientError::Malformed)
+        parsed(answer).await
     }
+
+    /// As [`Client::json`], for answers that take as long as they take.
+    ///
+    /// # Errors
+    /// As [`Client::upload`], or the answer is not understood.
+    pub async fn json_unhurried<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let answer = self.upload(request).await?;
+        parsed(answer).await
+    }
+}
+
+async fn parsed<T: DeserializeOwned>(answer: Response) -> Result<T, ClientError> {
+    let body = tokio::time::timeout(ANSWER_MAX, body(answer)).await;
+    let body = body.map_err(|_| ClientError::Silent(ANSWER_MAX))??;
+    serde_json::from_slice(&body).map_err(ClientError::Malformed)
 }
 
 async fn body(mut answer: Response) -> Result<Vec<u8>, ClientError> {

@@ -5,6 +5,7 @@ mod exec;
 mod follow;
 mod key;
 mod sandbox;
+mod session;
 mod shell;
 mod sleep;
 mod snapshot;
@@ -55,6 +56,7 @@ pub fn run(command: Command) -> ExitCode {
 async fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Sandbox(command) => sandbox::run(command).await,
+        Command::Session(command) => session::run(command).await,
         Command::Snapshot(command) => snapshot::run(command).await,
         Command::Template(command) => template::run(command).await,
         Command::Key(command) => key::run(command).await,

@@ -42,6 +42,20 @@ impl Lines {
         Ok(None)
     }
 
+    /// The next data of a stream of server-sent events, each of which is one line; `None` at the
+    /// end of the response.
+    ///
+    /// # Errors
+    /// The response was cut off.
+    pub async fn data(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(line) = self.line().await? {
+            if let Some(data) = line.strip_prefix(b"data: ") {
+                return Ok(Some(line.slice_ref(data)));
+            }
+        }
+        Ok(None)
+    }
+
     async fn line(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             if let Some(line) = self.buffered_line() {
