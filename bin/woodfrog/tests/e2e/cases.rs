@@ -1,7 +1,8 @@
 //! The list of all cases.
 
 use crate::{
-    Case, agents, crash, docs, errors, hostile, isolation, leaks, limits, sleep, sleep_crash,
+    Case, agents, crash, docs, errors, hostile, isolation, leaks, limits, sessions, sleep,
+    sleep_crash,
 };
 
 /// Every case, in the order in which they run.
@@ -14,6 +15,7 @@ pub(crate) fn all() -> Vec<Case> {
         agents::CASES,
         docs::CASES,
         sleep::CASES,
+        sessions::CASES,
         leaks::CASES,
         crash::CASES,
         sleep_crash::CASES,

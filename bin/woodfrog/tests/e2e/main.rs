@@ -12,6 +12,7 @@ mod hostile;
 mod isolation;
 mod leaks;
 mod limits;
+mod sessions;
 mod sleep;
 mod sleep_crash;
 
