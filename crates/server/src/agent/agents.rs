@@ -1,8 +1,11 @@
 //! Agents: which there are, whether the sandbox has them, and how they get there.
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use serde_json::Value;
 use woodfrog_agents::{AgentId, Capabilities, InstallOptions, Machine, Status};
 use woodfrog_engine::GuestLease;
 use woodfrog_types::{Code, Fault};
@@ -14,6 +17,9 @@ use woodfrog_wire::agent::problem::{Kind, Problem};
 use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result};
+
+/// How long an agent has to tell its options.
+const OPTIONS_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) fn routes() -> Router {
     Router::new()
@@ -35,6 +41,23 @@ impl AgentHost {
     fn machine(&self, guest: &GuestLease) -> Machine {
         Machine::new(self.sandbox.as_str(), (**guest).clone())
     }
+
+    /// An agent's options, if they are wanted: why there are none is part of the answer.
+    async fn options(
+        &self,
+        guest: &GuestLease,
+        status: &Status,
+        query: AgentQuery,
+    ) -> Option<std::result::Result<Vec<Value>, Fault>> {
+        if query.config != Some(true) {
+            return None;
+        }
+        let machine = self.machine(guest);
+        let asked = self
+            .agents
+            .config_options(&machine, status.id, OPTIONS_WITHIN);
+        Some(asked.await)
+    }
 }
 
 async fn list(
@@ -43,10 +66,13 @@ async fn list(
 ) -> Result<Json<AgentList>> {
     let guest = host.guest().await?;
     let found = host.agents.statuses(&host.machine(&guest)).await?;
-    let agents = found.into_iter().map(|status| wire(status, query));
-    Ok(Json(AgentList {
-        agents: agents.collect(),
-    }))
+    // Each is started for its options: all at once would be a burden.
+    let mut agents = Vec::new();
+    for status in found {
+        let options = host.options(&guest, &status, query).await;
+        agents.push(wire(status, options));
+    }
+    Ok(Json(AgentList { agents }))
 }
 
 async fn fetch(
@@ -57,7 +83,8 @@ async fn fetch(
     let id = named(&agent)?;
     let guest = host.guest().await?;
     let found = host.agents.status(&host.machine(&guest), id).await?;
-    Ok(Json(wire(found, query)))
+    let options = host.options(&guest, &found, query).await;
+    Ok(Json(wire(found, options)))
 }
 
 /// Installs an agent. Goes on if its client leaves, so that nothing is half installed.
@@ -106,8 +133,12 @@ fn refused(id: AgentId, fault: &Fault) -> Failure {
     }
 }
 
-fn wire(status: Status, query: AgentQuery) -> AgentInfo {
-    let asked = query.config == Some(true);
+fn wire(status: Status, options: Option<std::result::Result<Vec<Value>, Fault>>) -> AgentInfo {
+    let (config_options, config_error) = match options {
+        Some(Ok(options)) => (Some(options), None),
+        Some(Err(fault)) => (None, Some(fault.message)),
+        None => (None, None),
+    };
     AgentInfo {
         id: status.id.as_str().to_owned(),
         installed: status.installed,
@@ -115,7 +146,8 @@ fn wire(status: Status, query: AgentQuery) -> AgentInfo {
         version: status.version,
         path: status.path,
         capabilities: capabilities(status.id.definition().capabilities),
-        config_error: asked.then(|| "an agent's options are known in its sessions only".to_owned()),
+        config_options,
+        config_error,
     }
 }
 

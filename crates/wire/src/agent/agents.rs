@@ -28,6 +28,9 @@ pub struct AgentInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub capabilities: AgentCapabilities,
+    /// What its sessions can be set to, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_options: Option<Vec<serde_json::Value>>,
     /// Why the options that were asked for are not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
