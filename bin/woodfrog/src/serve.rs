@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use woodfrog_agents::HostStore;
 use woodfrog_cli::Config;
 use woodfrog_cli::config::Tls;
 use woodfrog_core::admission::Caps;
@@ -62,7 +63,11 @@ async fn serve(config: Config) -> Result<()> {
     let options = ServerOptions {
         domain: config.domain.clone(),
     };
-    let app = App::new(engine.clone(), options);
+    let app = App::new(engine.clone(), options).with_agents(woodfrog_agents::Settings {
+        // What `woodfrog agent install` put there.
+        host_store: Some(HostStore::new(data_dir.join("agents"))),
+        ..woodfrog_agents::Settings::default()
+    });
     // What agents say goes on from where the server before left it; nothing waits for that.
     let sessions = app.sessions.clone();
     let awake = engine

@@ -164,7 +164,7 @@ impl Agents {
                     None => machine.npm(id, &wanted, timeout).await?,
                 }
                 let status = self.status(machine, id).await?;
-                Installed::made(&status, &wanted)
+                Installed::made(&status)
             }
         }
     }

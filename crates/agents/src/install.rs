@@ -11,6 +11,8 @@ use crate::machine::Machine;
 use crate::run::Ran;
 use crate::status::{LAUNCHERS, Source, Status};
 
+/// Between the versions of packages; no version has it.
+const JOINT: &str = "_";
 /// Characters of a version that is asked for.
 const VERSION_MAX: usize = 64;
 
@@ -54,10 +56,10 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The version of the whole: that of the package that is started first, and the others'.
+    /// The version of the whole: those of the packages in their order.
     pub(crate) fn label(&self) -> String {
         let versions: Vec<&str> = self.packages.iter().map(|(_, v)| v.as_str()).collect();
-        versions.join("_")
+        versions.join(JOINT)
     }
 
     /// What npm is told.
@@ -117,7 +119,7 @@ impl InstallOptions {
 
 /// A version or a tag of the registry; nothing that npm could take for something else.
 fn is_version(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
     (1..=VERSION_MAX).contains(&text.len())
         && text.chars().all(plain)
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -138,38 +140,37 @@ impl Installed {
         }
     }
 
-    /// What was installed: the packages' own programs and the launcher.
-    pub(crate) fn made(status: &Status, wanted: &Wanted) -> Result<Self, Fault> {
-        let launcher = status
-            .path
-            .as_ref()
-            .filter(|_| status.source == Some(Source::Registry));
-        let launcher = launcher.ok_or_else(|| failed(status.id, "its launcher is not there"))?;
-        let data = launcher
-            .strip_suffix(&format!("/{LAUNCHERS}/{}-acp", status.id))
-            .unwrap_or_default();
-        let modules = format!(
-            "{data}/agents/{}/{}/node_modules",
-            status.id,
-            wanted.label()
-        );
-        let mut artifacts: Vec<Artifact> = wanted
-            .packages
+    /// What was installed: the packages' own programs and the launcher. The versions are those that
+    /// are there; the host's store may have had others than ours.
+    pub(crate) fn made(status: &Status) -> Result<Self, Fault> {
+        let missing = || failed(status.id, "its launcher is not there");
+        let (Some(launcher), Some(label)) = (&status.path, &status.version) else {
+            return Err(missing());
+        };
+        let below = format!("/{LAUNCHERS}/{}-acp", status.id);
+        let data = launcher.strip_suffix(&below).ok_or_else(missing)?;
+        let modules = format!("{data}/agents/{}/{label}/node_modules", status.id);
+        let packages = match status.id.definition().install {
+            Install::Npm { packages, .. } => packages,
+            Install::Builtin | Install::ByHand(_) => &[],
+        };
+        let versions = label.split(JOINT);
+        let mut artifacts: Vec<Artifact> = packages
             .iter()
+            .zip(versions.clone())
             .filter(|(package, _)| package.kind == Kind::NativeAgent)
             .map(|(package, version)| Artifact {
                 kind: Kind::NativeAgent,
                 path: format!("{modules}/{}", package.name),
                 source: Source::Registry,
-                version: Some(version.clone()),
+                version: Some(version.to_owned()),
             })
             .collect();
-        let process = wanted.packages.last().map(|(_, version)| version.clone());
         artifacts.push(Artifact {
             kind: Kind::AgentProcess,
             path: launcher.clone(),
             source: Source::Registry,
-            version: process,
+            version: versions.last().map(str::to_owned),
         });
         Ok(Self {
             already_installed: false,
@@ -327,12 +328,13 @@ mod tests {
     fn versions_are_checked_before_they_reach_npm() {
         for (text, well) in [
             ("1.2.3", true),
-            ("1.0.0-rc.1+build_5", true),
+            ("1.0.0-rc.1+build-5", true),
             ("latest", true),
             ("", false),
             ("-g", false),
             ("1.0 --force", false),
             ("../x", false),
+            ("1.0.0_2.0.0", false),
             ("npm:other@1", false),
         ] {
             let options = InstallOptions {

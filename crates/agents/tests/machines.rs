@@ -412,7 +412,18 @@ async fn the_hosts_store_needs_no_npm_in_the_machine() {
         ..Settings::default()
     });
     let id = AgentId::Opencode;
-    assert!(!install(&place, &agents, id).await.unwrap());
+    let options = InstallOptions::default();
+    let installed = agents.install(&place.machine, id, &options).await.unwrap();
+    assert!(!installed.already_installed);
+    let versions: Vec<_> = installed
+        .artifacts
+        .iter()
+        .map(|a| a.version.as_deref())
+        .collect();
+    assert_eq!(versions, [Some("1.0.0"), Some("1.0.0")]);
+    for artifact in &installed.artifacts {
+        assert!(PathBuf::from(&artifact.path).exists(), "{}", artifact.path);
+    }
     let status = agents.status(&place.machine, id).await.unwrap();
     assert_eq!(status.version.as_deref(), Some("1.0.0"));
     let brought = place.data().join("agents/opencode/1.0.0/ballast");
