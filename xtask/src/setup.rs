@@ -23,6 +23,7 @@ const TESTS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("psql", "postgresql"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.

@@ -19,7 +19,6 @@ mod session_log;
 mod sessions;
 mod settings;
 mod snapshots;
-mod stored;
 mod templates;
 mod writer;
 
@@ -27,6 +26,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use woodfrog_store::Result;
+use woodfrog_store_rows as stored;
 use woodfrog_types::SessionId;
 
 pub use error::OpenError;
