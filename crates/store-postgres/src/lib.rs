@@ -106,7 +106,9 @@ fn pool(settings: &Settings) -> std::result::Result<Pool, OpenError> {
     );
     config.options(options.trim());
     config.connect_timeout(settings.connect_timeout);
-    config.application_name("woodfrog");
+    if config.get_application_name().is_none() {
+        config.application_name("woodfrog");
+    }
     let recycling_method = RecyclingMethod::Fast;
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
     let pool = Pool::builder(manager)
