@@ -9,7 +9,12 @@ use std::process::Command;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for dir in ["crates/guest", "crates/guest-proto", "crates/linux"] {
+    for dir in [
+        "crates/guest",
+        "crates/guest-proto",
+        "crates/linux",
+        "crates/mock-agent",
+    ] {
         println!("cargo:rerun-if-changed={}", root.join(dir).display());
     }
     println!(

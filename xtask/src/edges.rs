@@ -22,13 +22,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store-postgres", &["types", "store", "store-rows"]),
     // Its fake driver answers as a guest would.
     ("sandbox", &["types", "guest-proto"]),
-    ("guest", &["guest-proto", "linux"]),
+    ("agents", &["types", "guest-client"]),
+    ("mock-agent", &[]),
+    // The agent is carried into sandboxes inside the guest.
+    ("guest", &["guest-proto", "linux", "mock-agent"]),
     ("guest-client", &["guest-proto"]),
     ("network", &[]),
     ("images", &[]),
     ("volumes", &[]),
     ("driver-common", &["types", "sandbox", "linux", "network"]),
     ("blob", &[]),
+    ("acp", &["types"]),
+    (
+        "sessions",
+        &["types", "acp", "store", "engine", "guest-client"],
+    ),
     (
         "driver-native",
         &[
@@ -73,6 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
             "guest-client",
             "guest-proto",
+            "agents",
         ],
     ),
     ("cli", &["types", "wire"]),

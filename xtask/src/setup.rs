@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::agents;
 use crate::node;
 use crate::step::{on_path, step};
 
@@ -74,6 +75,7 @@ pub(crate) fn run(level: Level) -> Result<()> {
     if level >= Level::Tests {
         step("Node and Python packages", || {
             node::ensure(&cache())?;
+            agents::ensure(&cache())?;
             JS_SDKS.iter().try_for_each(|version| javascript(version))?;
             PYTHON_SDKS.iter().try_for_each(|version| python(version))
         })?;

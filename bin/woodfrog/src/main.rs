@@ -1,6 +1,8 @@
 //! The `woodfrog` binary: the only place where adapters meet ports.
 #![forbid(unsafe_code)]
 
+mod agent_server;
+mod agent;
 mod doctor;
 mod drivers;
 mod images;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
             woodfrog_linux::stage::stage_main(std::env::args().nth(2).as_deref())
         }
         Some("__checkpoint-subject") => woodfrog_linux::criu::subject_main(),
+        Some("__mock-agent") => return mock_agent(),
         _ => {}
     }
     let cli = Cli::parse();
@@ -44,11 +47,26 @@ fn main() -> ExitCode {
             Ok((config, _)) => report(serve::run(config)),
             Err(code) => code,
         },
+        Command::AgentServer(args) => report(agent_server::run(&args)),
         Command::Config(command) => config_command(command, cli.config),
+        Command::Agent(command) => report(agent::run(command)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Purge { data_dir, yes } => report(purge::run(&data_dir, cli.config.as_ref(), yes)),
         client => woodfrog_cli::command::run(client),
     }
+}
+
+/// The scriptable agent, for sessions without a sandbox; in a sandbox the guest is it.
+fn mock_agent() -> ExitCode {
+    let process = woodfrog_mock_agent::Process {
+        // SIGHUP, SIGINT and SIGTERM.
+        ignore_signals: || woodfrog_linux::selfctl::ignore_signals(&[1, 2, 15]),
+        close_stdout: || {
+            let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+            Ok(rustix::stdio::dup2_stdout(null)?)
+        },
+    };
+    woodfrog_mock_agent::program(std::env::args_os().skip(2), process)
 }
 
 /// Layers merged and parsed; what is wrong is printed.

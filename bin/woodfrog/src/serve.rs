@@ -17,6 +17,7 @@ use woodfrog_driver_native::{NativeDriver, NativeOptions};
 use woodfrog_engine::{Engine, KeyPolicy, Options, Ports};
 use woodfrog_images::LayerStore;
 use woodfrog_sandbox::Driver;
+use woodfrog_server::agent::AgentFace;
 use woodfrog_server::serve::{Faces, Listener, TlsSource, tls};
 use woodfrog_server::{App, ServerOptions, control};
 use woodfrog_store_sqlite::SqliteStore;
@@ -65,7 +66,8 @@ async fn serve(config: Config) -> Result<()> {
         Arc::new(engine.clone()),
         control(&app),
         Arc::clone(&app.options),
-    );
+    )
+    .with_agent(AgentFace::new(app.clone()));
     let listener = Listener {
         tcp,
         tls: tls.map(|tls| tls.config),

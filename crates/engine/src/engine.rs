@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicUsize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use woodfrog_core::token::ServerSecret;
+use woodfrog_store::Store;
 use woodfrog_types::sandbox::SandboxState;
 use woodfrog_types::{Fault, Timestamp};
 
+use crate::agent_sandbox::Turns;
 use crate::fault;
 use crate::inner::{Inner, Registry};
 use crate::keys::KeyCache;
@@ -57,6 +59,7 @@ impl Engine {
             builds,
             pins: Pins::default(),
             warm: Warm::default(),
+            agent_turns: Turns::default(),
             waiting: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -79,6 +82,11 @@ impl Engine {
         let shared = Arc::clone(&inner);
         tasks::supervise(&inner.tasks, "trim", move || trim(Arc::clone(&shared)));
         Ok(Self { inner })
+    }
+
+    /// What remembers sessions; everything else of the store goes through the engine.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.inner.store)
     }
 
     /// Whether requests are taken.

@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod agent_sandbox;
 mod engine;
 mod fault;
+pub mod follow;
 mod guest;
 pub mod images;
 mod inner;

@@ -1,20 +1,31 @@
 #![forbid(unsafe_code)]
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
-use woodfrog_guest::{Options, Role, Socket, run};
+use woodfrog_guest::{Acting, Options, Role, Socket, Until, run};
 
 const USAGE: &str = "usage: woodfrog-guest \
-    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init]";
+    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init]\n\
+    \x20      [--as-itself] [--until-eof]\n\
+    \x20      woodfrog-guest mock-agent [--store DIRECTORY] [--prefix TEXT]";
 
 fn main() -> ExitCode {
-    // For a runtime that keeps what is written in memory of its own.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg == "--sync")
-    {
-        rustix::fs::sync();
-        return ExitCode::SUCCESS;
+    // What it is besides PID 1, when somebody in the sandbox starts it.
+    let role = std::env::args_os().nth(1);
+    match role.as_deref().and_then(OsStr::to_str) {
+        // For a runtime that keeps what is written in memory of its own.
+        Some("--sync") => {
+            rustix::fs::sync();
+            return ExitCode::SUCCESS;
+        }
+        Some("mock-agent") => {
+            let process = woodfrog_mock_agent::Process {
+                ignore_signals: || woodfrog_linux::selfctl::ignore_signals(&TERMINATING),
+                close_stdout,
+            };
+            return woodfrog_mock_agent::program(std::env::args_os().skip(2), process);
+        }
+        _ => {}
     }
     let result = options().and_then(|o| run(&o).map_err(|e| e.to_string()));
     match result {
@@ -26,11 +37,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// SIGHUP, SIGINT and SIGTERM.
+const TERMINATING: [i32; 3] = [1, 2, 15];
+
+/// For whoever reads at the other end; the number stays taken.
+fn close_stdout() -> std::io::Result<()> {
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(null)?)
+}
+
 fn options() -> Result<Options, String> {
     let mut options = Options {
         socket: Socket::Path(PathBuf::from("/run/woodfrog/guest.sock")),
         etc: PathBuf::from("/etc"),
         role: Role::Init,
+        acting: Acting::AsUsers,
+        until: Until::Told,
     };
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
@@ -50,6 +72,8 @@ fn options() -> Result<Options, String> {
             }
             Some("--etc") => options.etc = path()?,
             Some("--no-init") => options.role = Role::Plain,
+            Some("--as-itself") => options.acting = Acting::AsItself,
+            Some("--until-eof") => options.until = Until::InputEnds,
             _ => return Err(USAGE.to_owned()),
         }
     }

@@ -34,6 +34,8 @@ struct BodyV1 {
 struct StoredProcess {
     id: u64,
     incarnation: u64,
+    ready: Option<String>,
+    over: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,9 +57,11 @@ pub fn session_to_json(session: &Session) -> Result<String> {
         end_reason,
         settings: session.settings.clone(),
         handshake: session.handshake.clone(),
-        process: session.process.map(|process| StoredProcess {
+        process: session.process.as_ref().map(|process| StoredProcess {
             id: process.id,
             incarnation: process.incarnation,
+            ready: process.ready.clone(),
+            over: process.over,
         }),
         bindings: session.bindings.iter().map(StoredBinding::from).collect(),
     });
@@ -92,6 +96,8 @@ pub fn session_from_row(row: &dyn Columns) -> Result<Session> {
         process: body.process.map(|process| AgentProcess {
             id: process.id,
             incarnation: process.incarnation,
+            ready: process.ready,
+            over: process.over,
         }),
         bindings: body.bindings.into_iter().map(Binding::from).collect(),
     })

@@ -65,6 +65,8 @@ codes! {
     SessionNotFound = "session_not_found", 404, final;
     /// What was asked for is no longer in the log; the earliest place is named.
     Trimmed = "trimmed", 410, final;
+    /// The agent process ended, or could not be started.
+    AgentExited = "agent_process_exited", 500, retry;
     /// Another server has taken the session over.
     SessionTaken = "session_taken", 409, retry;
     /// The snapshot is damaged, of another format, or of a machine that this one cannot stand in for.
@@ -107,6 +109,12 @@ codes! {
     CreateFailed = "sandbox_create_failed", 500, final;
     /// The guest in the sandbox did not answer in time.
     GuestUnresponsive = "guest_unresponsive", 503, retry;
+    /// There is no agent of this name, or what was asked for is not possible with it.
+    UnsupportedAgent = "unsupported_agent", 400, final;
+    /// The agent is not in the sandbox, and this server does not install agents by itself.
+    AgentNotInstalled = "agent_not_installed", 404, final;
+    /// The agent could not be installed; the message has the last lines of the installer.
+    InstallFailed = "install_failed", 500, final;
     /// Nothing listens on that port in the sandbox.
     PortNotOpen = "port_not_open", 502, retry;
     /// It took longer than allowed.

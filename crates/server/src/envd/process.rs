@@ -9,7 +9,7 @@ use woodfrog_wire::envd as wire;
 
 use super::call::{Call, Messages, Sender, Stop};
 use super::connect::{self, Output, RpcCode, RpcError};
-use crate::follow::Followed;
+use woodfrog_engine::follow::Followed;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;

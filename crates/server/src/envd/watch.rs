@@ -12,7 +12,7 @@ use super::call::{Call, Sender, Stop};
 use super::connect::{RpcCode, RpcError};
 use super::entry::event;
 use super::local::Local;
-use crate::follow::{Gaps, Watched};
+use woodfrog_engine::follow::{Gaps, Watched};
 
 /// Polled watchers of one sandbox.
 const WATCHERS_MAX: usize = 128;

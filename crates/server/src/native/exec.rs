@@ -21,9 +21,9 @@ use woodfrog_wire::native::problem::Problem;
 use super::extract::{InPath, Json as Body, Params, Segments, sandbox_id};
 use super::guest::{About, fault, lease};
 use super::problem::Result;
-use crate::follow::Followed;
 use crate::state::App;
 use output::Format;
+use woodfrog_engine::follow::Followed;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()

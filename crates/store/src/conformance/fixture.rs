@@ -262,6 +262,8 @@ pub fn session(workspace: &WorkspaceId, created_at: i64) -> Session {
         process: Some(AgentProcess {
             id: 1 << 60,
             incarnation: 2,
+            ready: Some(r#"{"agentCapabilities":{}}"#.to_owned()),
+            over: false,
         }),
         bindings: vec![Binding {
             public: "p".to_owned(),

@@ -16,8 +16,8 @@ use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{Channel, Exit, ProcessEnd};
 use woodfrog_wire::native::exec::{End, Output, OutputEvent};
 
-use crate::follow::Followed;
 use crate::native::guest::{About, fault};
+use woodfrog_engine::follow::Followed;
 
 const EXIT_CODE: HeaderName = HeaderName::from_static("woodfrog-exit-code");
 const STATUS: HeaderName = HeaderName::from_static("woodfrog-status");

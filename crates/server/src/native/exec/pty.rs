@@ -21,11 +21,11 @@ use woodfrog_wire::native::exec::{PtyControl, PtyQuery};
 use woodfrog_wire::native::problem::Problem;
 
 use super::output::wire;
-use crate::follow::Followed;
 use crate::native::extract::{InPath, Params};
 use crate::native::guest::{About, fault, lease};
 use crate::native::problem::Result;
 use crate::state::App;
+use woodfrog_engine::follow::Followed;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(pty))

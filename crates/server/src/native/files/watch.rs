@@ -17,11 +17,11 @@ use woodfrog_wire::native::file::{Change, ChangeKind, WatchQuery};
 use woodfrog_wire::native::problem::Problem;
 
 use super::{at, failed};
-use crate::follow::{Gaps, Watched};
 use crate::native::extract::{InPath, Params};
 use crate::native::guest::lease;
 use crate::native::problem::Result;
 use crate::state::App;
+use woodfrog_engine::follow::{Gaps, Watched};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(watch))

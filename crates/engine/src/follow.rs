@@ -4,10 +4,11 @@
 //! they are told to; the client's side stays open, and when the sandbox runs again reading goes on
 //! at the byte where it stopped. Nothing here wakes a sandbox.
 
-use woodfrog_engine::{Attachment, GuestLease};
-use woodfrog_guest_client::proto::{From, ProcessRef, StartRequest, Started, WatchRequest};
-use woodfrog_guest_client::proto::{WatchEvent, WatchKind};
+use woodfrog_guest_client::proto::{From, Moment, ProcessRef, StartRequest, Started, Times};
+use woodfrog_guest_client::proto::{WatchEvent, WatchKind, WatchRequest};
 use woodfrog_guest_client::{GuestError, ProcessEvent, ProcessStream, WatchStream};
+
+use crate::access::{Attachment, GuestLease};
 
 /// How often in a row a stream is taken up again without anything coming of it.
 const FUTILE_MAX: u32 = 3;
@@ -24,7 +25,7 @@ const fn broke(error: &GuestError) -> bool {
 }
 
 /// A process's output, followed through sleep.
-pub(crate) struct Followed {
+pub struct Followed {
     lease: GuestLease,
     /// Whether its client waits for its end, which keeps the sandbox awake.
     waited_for: bool,
@@ -36,15 +37,15 @@ pub(crate) struct Followed {
     announced: bool,
     /// Connections that broke since the last event.
     futile: u32,
+    times: Times,
+    /// What is told of the last output.
+    moment: Option<Moment>,
 }
 
 impl Followed {
     /// Starts a process. A command whose end the client waits for keeps the sandbox awake; a
     /// terminal does so only while something moves on it.
-    pub(crate) async fn start(
-        lease: GuestLease,
-        request: StartRequest,
-    ) -> Result<Self, GuestError> {
+    pub async fn start(lease: GuestLease, request: StartRequest) -> Result<Self, GuestError> {
         let waited_for = request.pty.is_none();
         let attachment = lease.connection();
         let stream = lease.start(request).await?;
@@ -52,14 +53,26 @@ impl Followed {
     }
 
     /// Reads a process that exists. Does not keep the sandbox awake.
-    pub(crate) async fn attach(
+    pub async fn attach(
         lease: &GuestLease,
         process: ProcessRef,
         from: From,
     ) -> Result<Self, GuestError> {
+        Self::attach_with(lease, process, from, Times::Untold).await
+    }
+
+    /// As [`Followed::attach`]; with [`Times::Told`], [`Followed::moment`] says when output was
+    /// written.
+    pub async fn attach_with(
+        lease: &GuestLease,
+        process: ProcessRef,
+        from: From,
+        times: Times,
+    ) -> Result<Self, GuestError> {
         let attachment = lease.connection();
-        let stream = lease.attach(process, from).await?;
-        Ok(Self::new(lease.quiet(), false, stream, attachment))
+        let stream = lease.attach_with(process, from, times).await?;
+        let followed = Self::new(lease.quiet(), false, stream, attachment);
+        Ok(Self { times, ..followed })
     }
 
     fn new(
@@ -79,22 +92,29 @@ impl Followed {
             link: attachment.map(|attachment| (stream, attachment)),
             announced: false,
             futile: 0,
+            times: Times::Untold,
+            moment: None,
         }
     }
 
+    /// When the output that came last was written, and its number.
+    pub fn moment(&self) -> Option<Moment> {
+        self.moment
+    }
+
     /// How the process was started.
-    pub(crate) fn started(&self) -> &Started {
+    pub fn started(&self) -> &Started {
         &self.started
     }
 
     /// The guest that the process is in.
-    pub(crate) fn lease(&self) -> &GuestLease {
+    pub fn lease(&self) -> &GuestLease {
         &self.lease
     }
 
     /// The next event; `None` after the end. Waits as long as the process is silent and as long as
     /// the sandbox sleeps. Safe to cancel and call again.
-    pub(crate) async fn next(&mut self) -> Result<Option<ProcessEvent>, GuestError> {
+    pub async fn next(&mut self) -> Result<Option<ProcessEvent>, GuestError> {
         loop {
             let Some((stream, _)) = &mut self.link else {
                 self.again().await?;
@@ -112,6 +132,7 @@ impl Followed {
                 // The guest announces the process on each connection, the client hears it once.
                 Ok(Some(ProcessEvent::Started(_))) if self.announced => {}
                 Ok(Some(event)) => {
+                    self.moment = stream.moment();
                     self.pass(&event);
                     return Ok(Some(event));
                 }
@@ -156,7 +177,7 @@ impl Followed {
             self.lease = lease;
         }
         let (process, from) = (ProcessRef::Id(self.started.id), From::Offset(self.offset));
-        match self.lease.attach(process, from).await {
+        match self.lease.attach_with(process, from, self.times).await {
             Ok(stream) => self.link = Some((stream, attachment)),
             Err(error) if broke(&error) && self.futile < FUTILE_MAX => self.futile += 1,
             Err(error) => return Err(error),
@@ -166,7 +187,7 @@ impl Followed {
 }
 
 /// Changes of a directory, watched through sleep. Does not keep the sandbox awake.
-pub(crate) struct Watched {
+pub struct Watched {
     lease: GuestLease,
     request: WatchRequest,
     /// `None` while it is parked.
@@ -176,10 +197,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Returns once the watch is armed.
-    pub(crate) async fn start(
-        lease: &GuestLease,
-        request: WatchRequest,
-    ) -> Result<Self, GuestError> {
+    pub async fn start(lease: &GuestLease, request: WatchRequest) -> Result<Self, GuestError> {
         let attachment = lease.connection();
         let stream = lease.watch(request.clone()).await?;
         Ok(Self {
@@ -193,7 +211,7 @@ impl Watched {
     /// The next change; `None` when the directory itself is gone. After a sleep that broke the
     /// watch the first event is [`WatchKind::Overflow`] if `gaps` are to be told: what changed in
     /// the moment between the wake and the new watch is not known.
-    pub(crate) async fn next(&mut self, gaps: Gaps) -> Result<Option<WatchEvent>, GuestError> {
+    pub async fn next(&mut self, gaps: Gaps) -> Result<Option<WatchEvent>, GuestError> {
         loop {
             let Some((stream, _)) = &mut self.link else {
                 if self.again().await? && gaps == Gaps::Told {
@@ -238,7 +256,7 @@ impl Watched {
 
 /// Whether a client of a watch understands that changes may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gaps {
+pub enum Gaps {
     Told,
     Silent,
 }
