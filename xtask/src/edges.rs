@@ -17,7 +17,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["types"]),
     ("core", &["types"]),
     ("store", &["types"]),
-    ("store-sqlite", &["types", "store"]),
+    ("store-rows", &["types", "store"]),
+    ("store-sqlite", &["types", "store", "store-rows"]),
+    ("store-postgres", &["types", "store", "store-rows"]),
     // Its fake driver answers as a guest would.
     ("sandbox", &["types", "guest-proto"]),
     ("agents", &["types", "guest-client"]),

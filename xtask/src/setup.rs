@@ -26,6 +26,7 @@ const TESTS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("chromium", "chromium"),
     ("redis-server", "redis-server"),
+    ("psql", "postgresql"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.

@@ -22,6 +22,8 @@ use woodfrog_server::agent::AgentFace;
 use woodfrog_server::serve::{Faces, Listener, TlsSource, tls};
 use woodfrog_server::{App, ServerOptions, control};
 use woodfrog_sessions::Scope;
+use woodfrog_store::Store;
+use woodfrog_store_postgres::PostgresStore;
 use woodfrog_store_sqlite::SqliteStore;
 
 use crate::drivers::Drivers;
@@ -172,9 +174,19 @@ pub(crate) async fn drivers(config: &Config) -> Result<Drivers> {
     Drivers::start(native(config).await?, options).await
 }
 
+async fn store(config: &Config) -> Result<Arc<dyn Store>> {
+    let Some(postgres) = &config.store else {
+        let file = config.data_dir.join("woodfrog.db");
+        return Ok(Arc::new(SqliteStore::open(&file)?));
+    };
+    let settings = woodfrog_store_postgres::Settings {
+        schema: postgres.schema.clone(),
+        ..woodfrog_store_postgres::Settings::new(postgres.url.clone())
+    };
+    Ok(Arc::new(PostgresStore::open(&settings).await?))
+}
+
 async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
-    let store =
-        SqliteStore::open(&config.data_dir.join("woodfrog.db")).context("open the database")?;
     let layers = LayerStore::open(config.data_dir.join("pool/layers"))
         .await
         .context("open the layers")?;
@@ -194,7 +206,7 @@ async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
     options.sleep = config.sleep;
     options.drain_timeout = config.shutdown_timeout;
     let ports = Ports {
-        store: Arc::new(store),
+        store: store(config).await.context("open the database")?,
         driver,
         images: Arc::new(LocalImages::new(layers, config.insecure_registries.clone())),
     };

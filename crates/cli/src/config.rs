@@ -46,6 +46,14 @@ pub enum ConfigError {
     Combination(String),
 }
 
+/// The value as it may be shown: a URL with a password is not.
+fn shown<'a>(key: &str, value: &'a str) -> &'a str {
+    match key {
+        "store.url" if !value.is_empty() => "(set; not shown, it may hold a password)",
+        _ => value,
+    }
+}
+
 /// Prints every setting with its value and origin.
 ///
 /// # Errors
@@ -55,6 +63,7 @@ pub fn show(resolved: &Resolved, json: bool) -> std::io::Result<()> {
         let settings: serde_json::Map<String, serde_json::Value> = resolved
             .iter()
             .map(|(key, value, origin)| {
+                let value = shown(key, value);
                 let entry = serde_json::json!({ "value": value, "origin": origin.to_string() });
                 (key.to_owned(), entry)
             })
@@ -63,7 +72,7 @@ pub fn show(resolved: &Resolved, json: bool) -> std::io::Result<()> {
     }
     let rows: Vec<Vec<String>> = resolved
         .iter()
-        .map(|(key, value, origin)| vec![key.into(), value.into(), origin.to_string()])
+        .map(|(key, value, origin)| vec![key.into(), shown(key, value).into(), origin.to_string()])
         .collect();
     crate::output::table(&["SETTING", "VALUE", "FROM"], &rows)
 }
@@ -80,11 +89,27 @@ pub enum Tls {
     SelfSigned,
 }
 
+/// Where records are kept if not in the data directory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Postgres {
+    pub url: String,
+    pub schema: String,
+}
+
+/// A URL holds a password.
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Postgres, schema {}", self.schema)
+    }
+}
+
 /// What `woodfrog serve` runs with: validated, immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
+    /// Postgres; `None` is a file in the data directory.
+    pub store: Option<Postgres>,
     pub domain: Option<String>,
     pub tls: Tls,
     pub dev: bool,
@@ -129,6 +154,7 @@ impl Config {
             // Absolute once and for all: other processes of the server have other folders.
             data_dir: std::path::absolute(resolved.text("data_dir"))
                 .map_err(|error| resolved.bad("data_dir", &error.to_string()))?,
+            store: postgres(resolved)?,
             domain,
             tls,
             dev: resolved.flag("dev")?,
@@ -150,6 +176,26 @@ impl Config {
             gvisor_memory_snapshots: resolved.flag("gvisor_memory_snapshots")?,
         })
     }
+}
+
+fn postgres(resolved: &Resolved) -> Result<Option<Postgres>, ConfigError> {
+    let schema = resolved.text("store.schema").to_owned();
+    let named = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+    let starts_well = !schema.starts_with(|c: char| c.is_ascii_digit());
+    if !(1..=63).contains(&schema.len()) || !schema.chars().all(named) || !starts_well {
+        let want = "want small letters, digits and `_`, not a digit first";
+        return Err(resolved.bad("store.schema", want));
+    }
+    let Some(url) = resolved.optional("store.url") else {
+        return Ok(None);
+    };
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        // The value is not repeated: it may hold a password.
+        return Err(ConfigError::Combination(
+            "store.url: want postgres://user:password@host/database".into(),
+        ));
+    }
+    Ok(Some(Postgres { url, schema }))
 }
 
 fn sleep(resolved: &Resolved) -> Result<SleepPolicy, ConfigError> {
@@ -234,6 +280,19 @@ mod tests {
     }
 
     #[test]
+    fn the_store_may_be_a_postgres_and_its_password_is_not_shown() {
+        assert_eq!(resolve(&[]).expect("defaults").store, None);
+        let url = "postgres://u:secret@h/db";
+        let config = resolve(&[("store.url", url), ("store.schema", "one")]).expect("valid");
+        assert!(!format!("{config:?}").contains("secret"));
+        let store = config.store.expect("set");
+        assert_eq!((store.url.as_str(), store.schema.as_str()), (url, "one"));
+        assert!(!shown("store.url", url).contains("secret"));
+        let error = resolve(&[("store.url", "mysql://u:secret@h")]).expect_err("not ours");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
     fn sleep_may_be_never() {
         let config = resolve(&[
             ("sleep.pause_after", "never"),
@@ -256,6 +315,7 @@ mod tests {
             ("sleep.pause_after", "0s"),
             ("sleep.delete_after", "soon"),
             ("sleep.fallback", "perhaps"),
+            ("store.schema", "a-b"),
         ] {
             let error = resolve(&[(key, value)]).expect_err(key).to_string();
             assert!(error.contains(key) && error.contains("flag"), "{error}");

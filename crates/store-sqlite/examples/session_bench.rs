@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use serde_json::json;
+use tokio::runtime::Runtime;
 use woodfrog_store::conformance::fixture::{session, session_event};
 use woodfrog_store::conformance::session_log::append;
 use woodfrog_store::{SessionStore, StoreError};
@@ -24,28 +25,86 @@ type Fallible<T = ()> = Result<T, Box<dyn Error>>;
 
 const WRITERS: usize = 64;
 const PAYLOAD: usize = 1024;
-/// How long each measurement of appends runs.
-const SPAN: Duration = Duration::from_secs(4);
+/// What is compared takes turns, so that whatever else the disk is busy with is in all of it.
+const ROUNDS: usize = 6;
+const TURN: Duration = Duration::from_secs(1);
 const REPLAY: usize = 1_000_000;
 
 fn main() -> Fallible {
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = Runtime::new()?;
     let dir = match std::env::args_os().nth(1) {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
-    bare_writes(dir.path())?;
-    for layout in LAYOUTS {
-        raw_inserts(dir.path(), layout)?;
+    let store = Arc::new(SqliteStore::open(&dir.path().join("store.db"))?);
+    let mut lines = vec![bare_writes(dir.path())?];
+    for (number, layout) in LAYOUTS.into_iter().enumerate() {
+        lines.push(raw_inserts(
+            &dir.path().join(format!("raw{number}.db")),
+            layout,
+        )?);
     }
-    let path = dir.path().join("store.db");
-    let store = Arc::new(SqliteStore::open(&path)?);
-    runtime.block_on(appends(&store, "append", WRITERS, false))?;
-    runtime.block_on(appends(&store, "append to one session", WRITERS, true))?;
-    runtime.block_on(appends(&store, "append", 1, false))?;
+    for (name, writers, shared) in [
+        ("append, 64 writers, each its own session", WRITERS, false),
+        ("append, 64 writers, one session", WRITERS, true),
+        ("append, one writer", 1, false),
+    ] {
+        lines.push(appends(&runtime, &store, name, writers, shared)?);
+    }
+    for _ in 0..ROUNDS {
+        for line in &mut lines {
+            let start = Instant::now();
+            line.took.extend((line.turn)(start)?);
+            line.spent += start.elapsed();
+        }
+    }
+    for line in &mut lines {
+        report(line.name, line.each, line.spent, &mut line.took)?;
+    }
     runtime.block_on(replay(&store))?;
-    let name = "append while 1,000,000 entries are deleted";
-    runtime.block_on(appends(&store, name, 1, false))
+    let name = "append, one writer, while 1,000,000 entries are deleted";
+    let mut line = appends(&runtime, &store, name, 1, false)?;
+    let start = Instant::now();
+    let mut took = (line.turn)(start)?;
+    report(name, 1, start.elapsed(), &mut took)
+}
+
+/// One of the things that are compared.
+struct Line<'a> {
+    name: &'static str,
+    /// Entries in each step.
+    each: usize,
+    /// Works until [`TURN`] is over; how long each step took.
+    turn: Box<dyn FnMut(Instant) -> Fallible<Vec<Duration>> + 'a>,
+    took: Vec<Duration>,
+    spent: Duration,
+}
+
+impl<'a> Line<'a> {
+    fn new(
+        name: &'static str,
+        each: usize,
+        turn: impl FnMut(Instant) -> Fallible<Vec<Duration>> + 'a,
+    ) -> Self {
+        Self {
+            name,
+            each,
+            turn: Box::new(turn),
+            took: Vec::new(),
+            spent: Duration::ZERO,
+        }
+    }
+}
+
+/// Repeats a step until the turn is over.
+fn steps(start: Instant, mut step: impl FnMut() -> Fallible) -> Fallible<Vec<Duration>> {
+    let mut took = Vec::new();
+    while start.elapsed() < TURN {
+        let one = Instant::now();
+        step()?;
+        took.push(one.elapsed());
+    }
+    Ok(took)
 }
 
 fn payload() -> String {
@@ -53,22 +112,24 @@ fn payload() -> String {
 }
 
 /// The floor: as many bytes as a batch of payloads, written over and over, and `fdatasync`.
-fn bare_writes(dir: &Path) -> Fallible {
+fn bare_writes(dir: &Path) -> Fallible<Line<'static>> {
     let mut file = File::create(dir.join("bare"))?;
     let block = vec![7_u8; WRITERS * PAYLOAD];
     for _ in 0..1000 {
         file.write_all(&block)?;
     }
     file.sync_all()?;
-    let (start, mut took) = (Instant::now(), Vec::new());
-    while start.elapsed() < SPAN {
-        let one = Instant::now();
-        let place = took.len() % 1000 * block.len();
-        file.write_all_at(&block, u64::try_from(place)?)?;
-        file.sync_data()?;
-        took.push(one.elapsed());
-    }
-    report("bare write + fdatasync of 64 x 1 KB", WRITERS, start, took)
+    let mut number = 0;
+    let name = "bare write + fdatasync of 64 x 1 KB";
+    Ok(Line::new(name, WRITERS, move |start| {
+        steps(start, || {
+            number += 1;
+            let place = number % 1000 * block.len();
+            file.write_all_at(&block, u64::try_from(place)?)?;
+            file.sync_data()?;
+            Ok(())
+        })
+    }))
 }
 
 /// A way to lay out entries: name, table, insert by log, sequence and payload.
@@ -101,27 +162,23 @@ const LAYOUTS: [Layout; 4] = [
 ];
 
 /// One thread, one transaction for an entry of each of 64 logs, with the store's settings.
-fn raw_inserts(dir: &Path, (name, table, insert): Layout) -> Fallible {
-    let path = dir.join("raw.db");
-    let conn = Connection::open(&path)?;
+fn raw_inserts(path: &Path, (name, table, insert): Layout) -> Fallible<Line<'static>> {
+    let conn = Connection::open(path)?;
     conn.execute_batch("PRAGMA journal_mode = wal; PRAGMA synchronous = full;")?;
     conn.execute_batch(table)?;
-    let payload = payload();
-    let (start, mut took) = (Instant::now(), Vec::new());
-    while start.elapsed() < SPAN {
-        let one = Instant::now();
-        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let mut statement = conn.prepare_cached(insert)?;
-        for log in 0..WRITERS {
-            statement.execute(params![i64::try_from(log)?, took.len() as i64, payload])?;
-        }
-        conn.prepare_cached("COMMIT")?.execute([])?;
-        took.push(one.elapsed());
-    }
-    report(name, WRITERS, start, took)?;
-    drop(conn);
-    std::fs::remove_file(path)?;
-    Ok(())
+    let (payload, mut sequence) = (payload(), 0_i64);
+    Ok(Line::new(name, WRITERS, move |start| {
+        steps(start, || {
+            conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let mut statement = conn.prepare_cached(insert)?;
+            for log in 0..i64::try_from(WRITERS)? {
+                statement.execute(params![log, sequence, payload])?;
+            }
+            sequence += 1;
+            conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(())
+        })
+    }))
 }
 
 async fn made(store: &SqliteStore) -> Result<(SessionId, u64), StoreError> {
@@ -132,21 +189,36 @@ async fn made(store: &SqliteStore) -> Result<(SessionId, u64), StoreError> {
 }
 
 /// Each writer appends one entry, waits until it is durable, and appends the next.
-async fn appends(store: &Arc<SqliteStore>, name: &str, writers: usize, shared: bool) -> Fallible {
+fn appends<'a>(
+    runtime: &'a Runtime,
+    store: &'a Arc<SqliteStore>,
+    name: &'static str,
+    writers: usize,
+    shared: bool,
+) -> Fallible<Line<'a>> {
     let mut targets = Vec::new();
     for _ in 0..writers {
         targets.push(match targets.first().cloned() {
             Some(first) if shared => first,
-            _ => made(store).await?,
+            _ => runtime.block_on(made(store))?,
         });
     }
-    let start = Instant::now();
+    Ok(Line::new(name, 1, move |start| {
+        runtime.block_on(append_turn(store, &targets, start))
+    }))
+}
+
+async fn append_turn(
+    store: &Arc<SqliteStore>,
+    targets: &[(SessionId, u64)],
+    start: Instant,
+) -> Fallible<Vec<Duration>> {
     let mut tasks = tokio::task::JoinSet::new();
-    for (id, epoch) in targets {
+    for (id, epoch) in targets.iter().cloned() {
         let store = Arc::clone(store);
         tasks.spawn(async move {
             let mut took = Vec::new();
-            while start.elapsed() < SPAN {
+            while start.elapsed() < TURN {
                 let event = vec![session_event(Stream::Log, &payload())];
                 let one = Instant::now();
                 store.session_append(append(&id, epoch, event)).await?;
@@ -159,7 +231,7 @@ async fn appends(store: &Arc<SqliteStore>, name: &str, writers: usize, shared: b
     while let Some(task) = tasks.join_next().await {
         took.extend(task??);
     }
-    report(&format!("{name}, writers: {writers}"), 1, start, took)
+    Ok(took)
 }
 
 /// Reads a log of a million entries in pages, from its beginning and from places within.
@@ -182,8 +254,8 @@ async fn replay(store: &SqliteStore) -> Fallible {
     report(
         "first 100 entries after any place of 1,000,000",
         100,
-        start,
-        first,
+        start.elapsed(),
+        &mut first,
     )?;
     let (start, mut took, mut after) = (Instant::now(), Vec::new(), 0);
     loop {
@@ -198,28 +270,32 @@ async fn replay(store: &SqliteStore) -> Fallible {
         took.push(one.elapsed());
     }
     let per_page = REPLAY / took.len().max(1);
-    report("replay of 1,000,000 entries", per_page, start, took)?;
+    report(
+        "replay of 1,000,000 entries",
+        per_page,
+        start.elapsed(),
+        &mut took,
+    )?;
     let start = Instant::now();
     store.session_remove(&id).await?;
-    let removed = vec![start.elapsed()];
+    let mut removed = vec![start.elapsed()];
     report(
         "removal of a session with 1,000,000 entries",
         1,
-        start,
-        removed,
+        start.elapsed(),
+        &mut removed,
     )
 }
 
 /// One line of JSON. `each` is how many entries one measured step has.
-fn report(name: &str, each: usize, start: Instant, mut took: Vec<Duration>) -> Fallible {
-    let all = start.elapsed();
+fn report(name: &str, each: usize, spent: Duration, took: &mut [Duration]) -> Fallible {
     took.sort();
     let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
     let entries = (took.len() * each) as f64;
     let line = json!({
         "name": name,
         "steps": took.len(),
-        "per_second": entries / all.as_secs_f64(),
+        "per_second": entries / spent.as_secs_f64(),
         "p50_ms": at(0.5),
         "p99_ms": at(0.99),
         "max_ms": at(1.0),

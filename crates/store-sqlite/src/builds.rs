@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use woodfrog_store::cursor::{self, List};
 use woodfrog_store::{Result, StoreError};
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::template::{Build, BuildLogLine};
 use woodfrog_types::{BuildId, TemplateId};
 
-use crate::reader::{all, first, get};
+use crate::reader::{all, first};
 use crate::stored::{
-    build_from_row, build_layers, build_to_json, image_layers, level_column, time_column,
-    to_sql_int,
+    build_from_row, build_layers, build_to_json, get, image_layers, line_from_row, to_sql_int,
 };
 use crate::writer::change;
 
@@ -130,15 +129,6 @@ pub(crate) fn log_list(
     let sql = "SELECT * FROM build_log WHERE build = ?1 AND line >= ?2 ORDER BY line LIMIT ?3";
     let params = params![build.to_string(), to_sql_int(offset), to_sql_int(limit)];
     all(conn, LINE, sql, params, line_from_row)
-}
-
-fn line_from_row(row: &Row<'_>) -> Result<BuildLogLine> {
-    Ok(BuildLogLine {
-        at: time_column(row, LINE, "at")?,
-        level: level_column(row, LINE, "level")?,
-        step: get(row, LINE, "step")?,
-        message: get(row, LINE, "message")?,
-    })
 }
 
 pub(crate) fn cached_layer(conn: &Connection, key: &str) -> Result<Option<(String, String)>> {

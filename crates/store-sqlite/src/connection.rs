@@ -23,13 +23,24 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         path: path.to_owned(),
         source,
     })?;
+    let conn = open_writing(path)?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+    Ok(conn)
+}
+
+/// For a connection that moves the write-ahead log into the file.
+pub(crate) fn open_checkpoints(path: &Path) -> Result<Connection, OpenError> {
+    open_writing(path)
+}
+
+fn open_writing(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = open(path, flags)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
-    // A commit is on disk before it is acknowledged, even if the power fails.
+    // A commit is on disk before it is acknowledged, even if the power fails; and the log before
+    // it is copied into the file.
     conn.pragma_update(None, "synchronous", "full")?;
-    conn.pragma_update(None, "foreign_keys", true)?;
-    conn.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
     Ok(conn)
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 use woodfrog_store::StoreError;
 
+use crate::stored::corrupt;
+
 /// The store cannot be opened. Nothing in the file was changed by the step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -54,14 +56,6 @@ pub(crate) fn store_error(what: &'static str, error: rusqlite::Error) -> StoreEr
             _ => StoreError::Unavailable(Box::new(error)),
         },
         other => StoreError::Unavailable(Box::new(other)),
-    }
-}
-
-/// A record that cannot be read, and why.
-pub(crate) fn corrupt(what: &'static str, detail: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt {
-        what,
-        detail: detail.to_string(),
     }
 }
 

@@ -1,16 +1,14 @@
 //! The log of each sandbox.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use woodfrog_store::{EventStore, NewEvent, Result, StoreError};
 use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::{SandboxId, Timestamp};
 
 use crate::SqliteStore;
-use crate::reader::{all, first, get};
-use crate::stored::{
-    count_column, id_column, json_column, level_column, time_column, to_json, to_sql_int,
-};
+use crate::reader::{all, first};
+use crate::stored::{event_from_row, get, to_json, to_sql_int};
 use crate::writer::change;
 
 const WHAT: &str = "event";
@@ -91,16 +89,4 @@ fn trim(conn: &Connection, before: Timestamp, limit: usize) -> Result<u64> {
         change(conn, WHAT, sql, [sandbox])?;
     }
     Ok(u64::try_from(old.len()).unwrap_or(u64::MAX))
-}
-
-fn event_from_row(row: &Row<'_>) -> Result<SandboxEvent> {
-    Ok(SandboxEvent {
-        sandbox: id_column(row, WHAT, "sandbox")?,
-        seq: count_column(row, WHAT, "seq")?,
-        at: time_column(row, WHAT, "at")?,
-        level: level_column(row, WHAT, "level")?,
-        kind: get(row, WHAT, "kind")?,
-        message: get(row, WHAT, "message")?,
-        fields: json_column(row, WHAT, "fields")?,
-    })
 }

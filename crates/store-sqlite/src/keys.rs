@@ -1,15 +1,14 @@
 //! API keys.
 
 use async_trait::async_trait;
-use rusqlite::{Row, params};
+use rusqlite::params;
 use woodfrog_store::{KeyStore, Result};
-use woodfrog_types::key::{ApiKey, Scope};
+use woodfrog_types::key::ApiKey;
 use woodfrog_types::{KeyId, Timestamp, WorkspaceId};
 
 use crate::SqliteStore;
-use crate::error::corrupt;
-use crate::reader::{all, first, get};
-use crate::stored::{id_column, time_column, time_column_opt};
+use crate::reader::{all, first};
+use crate::stored::{key_from_row, scope_to_stored};
 use crate::writer::change;
 
 const WHAT: &str = "key";
@@ -84,29 +83,4 @@ impl KeyStore for SqliteStore {
         })
         .await
     }
-}
-
-fn scope_to_stored(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Admin => "admin",
-        Scope::Workspace => "workspace",
-    }
-}
-
-fn key_from_row(row: &Row<'_>) -> Result<ApiKey> {
-    let scope: String = get(row, WHAT, "scope")?;
-    Ok(ApiKey {
-        id: id_column(row, WHAT, "id")?,
-        workspace: id_column(row, WHAT, "workspace")?,
-        name: get(row, WHAT, "name")?,
-        scope: [Scope::Admin, Scope::Workspace]
-            .into_iter()
-            .find(|known| scope_to_stored(*known) == scope)
-            .ok_or_else(|| corrupt(WHAT, format!("unknown scope `{scope}`")))?,
-        hint: get(row, WHAT, "hint")?,
-        digest: get(row, WHAT, "digest")?,
-        created_at: time_column(row, WHAT, "created_at")?,
-        expires_at: time_column_opt(row, WHAT, "expires_at")?,
-        last_used_at: time_column_opt(row, WHAT, "last_used_at")?,
-    })
 }

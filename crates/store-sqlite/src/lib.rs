@@ -1,10 +1,12 @@
 //! The store in one SQLite file.
 //!
-//! One thread writes, with group commit; two threads read beside it. Queues are bounded: a
+//! One thread writes, with group commit; two threads read beside it, and one moves the
+//! write-ahead log into the file. Queues are bounded: a
 //! caller waits for room. See `docs/design/store.md`.
 #![forbid(unsafe_code)]
 
 mod builds;
+mod checkpoint;
 mod connection;
 mod error;
 mod events;
@@ -19,7 +21,6 @@ mod session_log;
 mod sessions;
 mod settings;
 mod snapshots;
-mod stored;
 mod templates;
 mod writer;
 
@@ -27,6 +28,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use woodfrog_store::Result;
+use woodfrog_store_rows as stored;
 use woodfrog_types::SessionId;
 
 pub use error::OpenError;
@@ -49,7 +51,9 @@ impl SqliteStore {
         let mut conn = connection::open_writer(path)?;
         migrate::run(&mut conn, migrate::MIGRATIONS)?;
         let readers = reader::Readers::start(path)?;
-        let writer = writer::Writer::start(conn, session_log::Logs::resuming())?;
+        let checkpoints = checkpoint::Checkpoints::start(path, &mut conn)?;
+        let logs = session_log::Logs::resuming();
+        let writer = writer::Writer::start(conn, logs, Some(checkpoints))?;
         Ok(Self { readers, writer })
     }
 

@@ -1,15 +1,15 @@
 //! What clients persist of sessions of their own.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use woodfrog_store::cursor::{self, List};
 use woodfrog_store::{PersistStore, PersistedEvent, PersistedSession, Result, StoreError};
 use woodfrog_types::WorkspaceId;
 use woodfrog_types::page::{Page, PageRequest};
 
 use crate::SqliteStore;
-use crate::reader::{all, count, first, get};
-use crate::stored::{count_column, to_sql_int};
+use crate::reader::{all, count, first};
+use crate::stored::{persisted_event_from_row, persisted_session_from_row, to_sql_int};
 use crate::writer::change;
 
 const SESSION: &str = "persisted session";
@@ -56,7 +56,7 @@ impl PersistStore for SqliteStore {
         let (workspace, id) = (workspace.clone(), id.to_owned());
         self.read(move |conn| {
             let params = params![workspace.as_str(), id];
-            first(conn, SESSION, BY_ID, params, session_from_row)
+            first(conn, SESSION, BY_ID, params, persisted_session_from_row)
         })
         .await
     }
@@ -91,7 +91,7 @@ impl PersistStore for SqliteStore {
         self.read(move |conn| {
             let after = after.map_or(-1, to_sql_int);
             let params = params![workspace.as_str(), session, after, to_sql_int(limit)];
-            all(conn, EVENT, EVENTS, params, event_from_row)
+            all(conn, EVENT, EVENTS, params, persisted_event_from_row)
         })
         .await
     }
@@ -113,12 +113,12 @@ fn list(
     let mut items = match &page.cursor {
         None => {
             let params = params![workspace.as_str(), more];
-            all(conn, SESSION, LIST_ALL, params, session_from_row)?
+            all(conn, SESSION, LIST_ALL, params, persisted_session_from_row)?
         }
         Some(cursor) => {
             let (at, id) = cursor::decode_time(List::PersistedSessions, cursor)?;
             let params = params![workspace.as_str(), at, id, more];
-            all(conn, SESSION, LIST, params, session_from_row)?
+            all(conn, SESSION, LIST, params, persisted_session_from_row)?
         }
     };
     let full = items.len() > limit;
@@ -151,23 +151,6 @@ fn insert_event(conn: &Connection, workspace: &WorkspaceId, event: &PersistedEve
         event.record
     ];
     change(conn, EVENT, sql, params).map(drop)
-}
-
-fn session_from_row(row: &Row<'_>) -> Result<PersistedSession> {
-    Ok(PersistedSession {
-        id: get(row, SESSION, "id")?,
-        created_at: get(row, SESSION, "created_at")?,
-        record: get(row, SESSION, "record")?,
-    })
-}
-
-fn event_from_row(row: &Row<'_>) -> Result<PersistedEvent> {
-    Ok(PersistedEvent {
-        id: get(row, EVENT, "id")?,
-        session: get(row, EVENT, "session")?,
-        index: count_column(row, EVENT, "place")?,
-        record: get(row, EVENT, "record")?,
-    })
 }
 
 #[cfg(test)]

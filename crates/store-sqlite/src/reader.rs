@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row};
 use tokio::sync::{mpsc, oneshot};
 use woodfrog_store::{Result, StoreError};
 
 use crate::error::{closed, in_};
-use crate::stored::count_column;
+use crate::stored::{Columns, count_column, get};
 use crate::{OpenError, connection};
 
 /// Reads that may wait; the next caller waits for room.
@@ -94,11 +95,12 @@ pub(crate) fn first<T>(
     what: &'static str,
     sql: &str,
     params: impl Params,
-    convert: impl FnOnce(&Row<'_>) -> Result<T>,
+    convert: impl FnOnce(&dyn Columns) -> Result<T>,
 ) -> Result<Option<T>> {
     let mut statement = conn.prepare_cached(sql).map_err(in_(what))?;
     let mut rows = statement.query(params).map_err(in_(what))?;
-    rows.next().map_err(in_(what))?.map(convert).transpose()
+    let row = rows.next().map_err(in_(what))?;
+    row.map(|row| convert(&Cells(row))).transpose()
 }
 
 /// Every row of a cached query, converted. The first that cannot be ends it.
@@ -107,24 +109,38 @@ pub(crate) fn all<T>(
     what: &'static str,
     sql: &str,
     params: impl Params,
-    mut convert: impl FnMut(&Row<'_>) -> Result<T>,
+    mut convert: impl FnMut(&dyn Columns) -> Result<T>,
 ) -> Result<Vec<T>> {
     let mut statement = conn.prepare_cached(sql).map_err(in_(what))?;
     let mut rows = statement.query(params).map_err(in_(what))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(in_(what))? {
-        found.push(convert(row)?);
+        found.push(convert(&Cells(row))?);
     }
     Ok(found)
 }
 
-/// A column.
-pub(crate) fn get<T: rusqlite::types::FromSql>(
-    row: &Row<'_>,
-    what: &'static str,
-    column: &str,
-) -> Result<T> {
-    row.get(column).map_err(in_(what))
+/// A row, for records.
+pub(crate) struct Cells<'a>(pub(crate) &'a Row<'a>);
+
+impl Cells<'_> {
+    fn get<T: FromSql>(&self, what: &'static str, column: &str) -> Result<T> {
+        self.0.get(column).map_err(in_(what))
+    }
+}
+
+impl Columns for Cells<'_> {
+    fn text(&self, what: &'static str, column: &str) -> Result<Option<String>> {
+        self.get(what, column)
+    }
+
+    fn integer(&self, what: &'static str, column: &str) -> Result<Option<i64>> {
+        self.get(what, column)
+    }
+
+    fn bytes(&self, what: &'static str, column: &str) -> Result<Option<Vec<u8>>> {
+        self.get(what, column)
+    }
 }
 
 /// The number `n` of a query's only row.
@@ -139,7 +155,7 @@ pub(crate) fn count(
 }
 
 /// Adds the row's id to a `Corrupt` error of a list.
-pub(crate) fn name_culprit(row: &Row<'_>, error: StoreError) -> StoreError {
+pub(crate) fn name_culprit(row: &dyn Columns, error: StoreError) -> StoreError {
     match error {
         StoreError::Corrupt { what, detail } => {
             let id: String = get(row, what, "id").unwrap_or_else(|_| "(id unreadable)".to_owned());

@@ -1,23 +1,17 @@
 //! Sandbox sessions.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, ToSql, params};
+use rusqlite::{Connection, ToSql, params};
 use woodfrog_store::cursor::{self, List};
 use woodfrog_store::{NewEvent, Result, SandboxSessionStore, StoreError};
 use woodfrog_types::page::{Page, PageRequest};
-use woodfrog_types::sandbox_session::{
-    Framework, SandboxSession, SandboxSessionFilter, SessionState,
-};
+use woodfrog_types::sandbox_session::{SandboxSession, SandboxSessionFilter, SessionState};
 use woodfrog_types::{SandboxId, SandboxSessionId, Timestamp, WorkspaceId};
 
 use crate::SqliteStore;
-use crate::error::{corrupt, in_};
-use crate::reader::{first, get, name_culprit};
-use crate::stored::{
-    count_column, duration_to_millis, id_column, time_column, time_column_opt, to_sql_int,
-};
+use crate::error::in_;
+use crate::reader::{Cells, first, name_culprit};
+use crate::stored::{duration_to_millis, sandbox_session_from_row, to_sql_int};
 use crate::writer::change;
 
 const WHAT: &str = "sandbox session";
@@ -53,14 +47,22 @@ impl SandboxSessionStore for SqliteStore {
 
     async fn sandbox_session_fetch(&self, id: &SandboxSessionId) -> Result<Option<SandboxSession>> {
         let id = id.clone();
-        self.read(move |conn| first(conn, WHAT, BY_ID, [id.as_str()], from_row))
+        self.read(move |conn| first(conn, WHAT, BY_ID, [id.as_str()], sandbox_session_from_row))
             .await
     }
 
     async fn sandbox_session_of(&self, sandbox: &SandboxId) -> Result<Option<SandboxSession>> {
         let sandbox = sandbox.clone();
-        self.read(move |conn| first(conn, WHAT, BY_SANDBOX, [sandbox.as_str()], from_row))
-            .await
+        self.read(move |conn| {
+            first(
+                conn,
+                WHAT,
+                BY_SANDBOX,
+                [sandbox.as_str()],
+                sandbox_session_from_row,
+            )
+        })
+        .await
     }
 
     async fn sandbox_session_list(
@@ -134,7 +136,8 @@ fn list(
     let mut items: Vec<SandboxSession> = Vec::new();
     let mut next = None;
     while let Some(row) = rows.next().map_err(in_(WHAT))? {
-        match from_row(row) {
+        let row = &Cells(row);
+        match sandbox_session_from_row(row) {
             Ok(session) if items.len() < limit => items.push(session),
             Ok(_) => {
                 next = items.last().map(cursor_of);
@@ -203,27 +206,6 @@ fn list_query(
 fn cursor_of(last: &SandboxSession) -> String {
     let at = last.created_at.as_millis().to_string();
     cursor::encode(List::SandboxSessions, &at, last.id.as_str())
-}
-
-fn from_row(row: &Row<'_>) -> Result<SandboxSession> {
-    let name: String = get(row, WHAT, "framework")?;
-    let framework = Framework::ALL
-        .into_iter()
-        .find(|known| known.as_str() == name)
-        .ok_or_else(|| corrupt(WHAT, format!("unknown framework `{name}`")))?;
-    Ok(SandboxSession {
-        id: id_column(row, WHAT, "id")?,
-        workspace: id_column(row, WHAT, "workspace")?,
-        sandbox: id_column(row, WHAT, "sandbox")?,
-        project: get(row, WHAT, "project")?,
-        user: get(row, WHAT, "user")?,
-        framework,
-        auto_pause: Duration::from_millis(count_column(row, WHAT, "auto_pause_ms")?),
-        created_at: time_column(row, WHAT, "created_at")?,
-        updated_at: time_column(row, WHAT, "updated_at")?,
-        last_activity: time_column(row, WHAT, "last_activity")?,
-        ended_at: time_column_opt(row, WHAT, "ended_at")?,
-    })
 }
 
 #[cfg(test)]

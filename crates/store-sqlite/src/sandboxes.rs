@@ -10,10 +10,10 @@ use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
 
 use crate::error::in_;
 use crate::events::append;
-use crate::reader::{all, count, first, name_culprit};
+use crate::reader::{Cells, all, count, first, name_culprit};
 use crate::stored::{
-    StringMap, id_column, json_column, sandbox_from_row, sandbox_to_json, time_column, to_json,
-    to_sql_int,
+    Columns, StringMap, id_column, json_column, sandbox_from_row, sandbox_to_json, time_column,
+    to_json, to_sql_int,
 };
 use crate::writer::change;
 use crate::{SqliteStore, sandbox_sessions};
@@ -198,6 +198,7 @@ fn list(
     let mut items: Vec<Sandbox> = Vec::new();
     let mut next = None;
     while let Some(row) = rows.next().map_err(in_(WHAT))? {
+        let row = &Cells(row);
         match matching(row, filter) {
             Ok(Some(sandbox)) if items.len() < limit => items.push(sandbox),
             Ok(Some(_)) => {
@@ -259,7 +260,7 @@ fn list_query(
 }
 
 /// The row's sandbox if it has the metadata that is wanted.
-fn matching(row: &rusqlite::Row<'_>, filter: &SandboxFilter) -> Result<Option<Sandbox>> {
+fn matching(row: &dyn Columns, filter: &SandboxFilter) -> Result<Option<Sandbox>> {
     if !filter.metadata.is_empty() {
         let metadata: StringMap = json_column(row, WHAT, "metadata")?;
         let wanted = |(key, value)| metadata.get(key) == Some(value);

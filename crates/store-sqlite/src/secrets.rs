@@ -1,16 +1,16 @@
 //! Secrets and volumes.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use woodfrog_store::cursor::{self, List};
 use woodfrog_store::{Result, SecretStore, StoreError, VolumeStore};
 use woodfrog_types::page::{Page, PageRequest};
-use woodfrog_types::secret::{Sealed, Secret, Volume};
+use woodfrog_types::secret::{Secret, Volume};
 use woodfrog_types::{SecretId, VolumeId, WorkspaceId};
 
 use crate::SqliteStore;
-use crate::reader::{all, count, first, get};
-use crate::stored::{count_column, id_column, json_column, time_column, to_json, to_sql_int};
+use crate::reader::{all, count, first};
+use crate::stored::{secret_from_row, to_json, to_sql_int, volume_from_row};
 use crate::writer::change;
 
 const SECRET: &str = "secret";
@@ -131,19 +131,6 @@ fn list(conn: &Connection, workspace: &WorkspaceId, page: &PageRequest) -> Resul
     Ok(Page { items, next })
 }
 
-fn secret_from_row(row: &Row<'_>) -> Result<Secret> {
-    Ok(Secret {
-        id: id_column(row, SECRET, "id")?,
-        workspace: id_column(row, SECRET, "workspace")?,
-        name: get(row, SECRET, "name")?,
-        version: count_column(row, SECRET, "version")?,
-        metadata: json_column(row, SECRET, "metadata")?,
-        value: Sealed(get(row, SECRET, "value")?),
-        created_at: time_column(row, SECRET, "created_at")?,
-        updated_at: time_column(row, SECRET, "updated_at")?,
-    })
-}
-
 #[async_trait]
 impl VolumeStore for SqliteStore {
     async fn volume_insert(&self, volume: &Volume) -> Result<()> {
@@ -188,13 +175,4 @@ impl VolumeStore for SqliteStore {
         })
         .await
     }
-}
-
-fn volume_from_row(row: &Row<'_>) -> Result<Volume> {
-    Ok(Volume {
-        id: id_column(row, VOLUME, "id")?,
-        workspace: id_column(row, VOLUME, "workspace")?,
-        name: get(row, VOLUME, "name")?,
-        created_at: time_column(row, VOLUME, "created_at")?,
-    })
 }

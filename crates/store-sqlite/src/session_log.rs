@@ -16,9 +16,9 @@ use woodfrog_types::{SandboxId, SessionId, Timestamp, WorkspaceId};
 
 use crate::SqliteStore;
 use crate::error::in_;
-use crate::reader::{all, get};
+use crate::reader::all;
 use crate::sessions::{self, WHAT};
-use crate::stored::{count_column, parse, time_column, time_column_opt, to_sql_int};
+use crate::stored::{to_sql_int, turn_from_row};
 use crate::writer::change;
 
 pub(crate) use ends::Logs;
@@ -202,22 +202,7 @@ fn turns(conn: &Connection, id: &SessionId, after: u64, limit: usize) -> Result<
     let sql = "SELECT * FROM session_turns WHERE log = (SELECT log FROM sessions WHERE id = ?1) \
                AND number > ?2 ORDER BY number LIMIT ?3";
     let params = params![id.as_str(), to_sql_int(after), to_sql_int(limit)];
-    all(conn, "turn", sql, params, |row| {
-        let what = "turn";
-        let last: Option<i64> = get(row, what, "last")?;
-        let snapshot: Option<String> = get(row, what, "snapshot")?;
-        Ok(Turn {
-            number: count_column(row, what, "number")?,
-            binding: get(row, what, "binding")?,
-            author: get(row, what, "author")?,
-            first: count_column(row, what, "first")?,
-            last: last.and_then(|last| u64::try_from(last).ok()),
-            outcome: get(row, what, "outcome")?,
-            started_at: time_column(row, what, "started_at")?,
-            ended_at: time_column_opt(row, what, "ended_at")?,
-            snapshot: snapshot.map(|id| parse(what, &id)).transpose()?,
-        })
-    })
+    all(conn, "turn", sql, params, turn_from_row)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use woodfrog_types::session::{Session, SessionFace, SessionFilter, SessionState}
 use woodfrog_types::{SandboxId, SessionId, Timestamp, WorkspaceId};
 
 use crate::error::in_;
-use crate::reader::{all, first, name_culprit};
+use crate::reader::{Cells, all, first, name_culprit};
 use crate::stored::{id_column, session_from_row, session_to_json, to_sql_int};
 use crate::writer::change;
 
@@ -110,6 +110,7 @@ pub(crate) fn list(
     let mut items: Vec<Session> = Vec::new();
     let mut next = None;
     while let Some(row) = rows.next().map_err(in_(WHAT))? {
+        let row = &Cells(row);
         match session_from_row(row) {
             Ok(session) if items.len() < limit => items.push(session),
             Ok(_) => {

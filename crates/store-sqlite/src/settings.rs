@@ -1,13 +1,13 @@
 //! Settings of the server and idempotency keys.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use woodfrog_store::{IdempotencyEntry, IdempotencyOutcome, Result, SettingStore, StoreError};
 use woodfrog_types::{Timestamp, WorkspaceId};
 
 use crate::SqliteStore;
-use crate::reader::{first, get};
-use crate::stored::{id_column, time_column};
+use crate::reader::first;
+use crate::stored::{entry_from_row, get};
 use crate::writer::change;
 
 const SETTING: &str = "setting";
@@ -108,18 +108,4 @@ fn finish(
     };
     let sql = "UPDATE idempotency_keys SET result = ?3 WHERE workspace = ?1 AND key = ?2";
     change(conn, KEY, sql, params![workspace.as_str(), key, result]).map(drop)
-}
-
-fn entry_from_row(row: &Row<'_>) -> Result<IdempotencyEntry> {
-    let result: Option<String> = get(row, KEY, "result")?;
-    Ok(IdempotencyEntry {
-        workspace: id_column(row, KEY, "workspace")?,
-        key: get(row, KEY, "key")?,
-        fingerprint: get(row, KEY, "fingerprint")?,
-        claimed_at: time_column(row, KEY, "claimed_at")?,
-        outcome: match result {
-            None => IdempotencyOutcome::InProgress,
-            Some(result) => IdempotencyOutcome::Done { result },
-        },
-    })
 }

@@ -11,7 +11,7 @@ use woodfrog_types::{SnapshotId, WorkspaceId};
 
 use crate::error::in_;
 use crate::events::append;
-use crate::reader::{all, count, first, name_culprit};
+use crate::reader::{Cells, all, count, first, name_culprit};
 use crate::stored::{snapshot_from_row, snapshot_to_json, to_sql_int};
 use crate::writer::change;
 use crate::{SqliteStore, sandboxes};
@@ -179,6 +179,7 @@ fn list(
     let mut items: Vec<Snapshot> = Vec::new();
     let mut next = None;
     while let Some(row) = rows.next().map_err(in_(WHAT))? {
+        let row = &Cells(row);
         match snapshot_from_row(row) {
             Ok(snapshot) if !wanted(&snapshot) => {}
             Ok(snapshot) if items.len() < limit => items.push(snapshot),

@@ -15,6 +15,7 @@ use woodfrog_types::SessionId;
 use woodfrog_types::session::LogEnd;
 
 use crate::OpenError;
+use crate::checkpoint::Checkpoints;
 use crate::error::{closed, in_};
 use crate::session_log::Logs;
 
@@ -33,11 +34,15 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(conn: Connection, logs: Logs) -> std::result::Result<Self, OpenError> {
+    pub(crate) fn start(
+        conn: Connection,
+        logs: Logs,
+        checkpoints: Option<Checkpoints>,
+    ) -> std::result::Result<Self, OpenError> {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(&conn, logs, jobs))
+            .spawn(move || serve(&conn, logs, checkpoints, jobs))
             .map_err(OpenError::Thread)?;
         Ok(Self {
             queue: Some(queue),
@@ -107,7 +112,12 @@ impl Drop for Writer {
     }
 }
 
-fn serve(conn: &Connection, mut logs: Logs, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(
+    conn: &Connection,
+    mut logs: Logs,
+    mut checkpoints: Option<Checkpoints>,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+) {
     let mut batch = Vec::with_capacity(BATCH_JOBS);
     let mut pace = Pace::default();
     while take(&mut jobs, &mut batch, logs.has_trash()) {
@@ -126,6 +136,9 @@ fn serve(conn: &Connection, mut logs: Logs, mut jobs: mpsc::Receiver<Box<dyn Job
         };
         for job in batch.drain(..) {
             job.finish(&end);
+        }
+        if let Some(checkpoints) = &mut checkpoints {
+            checkpoints.committed(conn);
         }
     }
 }

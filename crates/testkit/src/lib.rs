@@ -5,6 +5,7 @@
 pub mod api;
 pub mod http;
 pub mod leftovers;
+pub mod postgres;
 pub mod server;
 pub mod soak;
 pub mod wait;

@@ -14,7 +14,8 @@ type Part = fn(&Server) -> Result<Vec<Sample>>;
 
 /// The groups, in the order of the table.
 const PARTS: &[(&str, Part)] = &[
-    ("the store", |_| store::all()),
+    ("SQLite", |_| store::sqlite()),
+    ("Postgres", |_| store::postgres()),
     (peers::REDIS, |server| peers::redis(server.data_dir())),
     (peers::NATS, |server| peers::nats(server.data_dir())),
 ];

@@ -42,6 +42,18 @@ pub const SETTINGS: &[Setting] = &[
         "Where everything is kept: the database, the pool of layers and sandboxes, keys.",
     ),
     setting(
+        "store.url",
+        "WOODFROG_STORE_URL",
+        "",
+        "Postgres to keep records in: `postgres://user:password@host/database`. The connection is not encrypted. Unset: SQLite, a file in the data directory. The pool of layers and sandboxes stays in the data directory.",
+    ),
+    setting(
+        "store.schema",
+        "WOODFROG_STORE_SCHEMA",
+        "woodfrog",
+        "Schema in that database. It is made if it is missing. Every server needs one of its own.",
+    ),
+    setting(
         "domain",
         "WOODFROG_DOMAIN",
         "",

@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 use woodfrog_store::{Result, SessionAppend, StoreError};
 use woodfrog_types::SessionId;
 use woodfrog_types::session::{LogEnd, NewSessionEvent, Position, Stream, Turn};
 
 use super::index::Tail;
 use super::{SEQUENCE_MAX, place};
-use crate::reader::{first, get};
+use crate::reader::first;
 use crate::sessions::{self, WHAT};
-use crate::stored::{count_column, to_sql_int};
+use crate::stored::{log_row_from_row, to_sql_int};
 use crate::writer::{change, in_savepoint};
 
 /// Logs whose ends are remembered; one more, and all are looked up anew.
@@ -283,22 +283,8 @@ fn write_turn(conn: &Connection, log: i64, turn: &Turn) -> Result<()> {
 /// A session's log and where it stands, from its row.
 pub(crate) fn find(conn: &Connection, session: &SessionId) -> Result<(i64, LogEnd)> {
     let sql = "SELECT session_logs.* FROM sessions JOIN session_logs USING (log) WHERE id = ?1";
-    let found = first(conn, WHAT, sql, [session.as_str()], from_row)?;
-    found.ok_or(StoreError::NotFound { what: WHAT })
-}
-
-fn from_row(row: &Row<'_>) -> Result<(i64, LogEnd)> {
-    let count = |column| count_column(row, WHAT, column);
-    let end = LogEnd {
-        log: count("last")?,
-        universal: count("universal_last")?,
-        log_first: count("first")?,
-        universal_first: count("universal_first")?,
-        position: Position {
-            input: count("input")?,
-            output: count("output")?,
-        },
-        epoch: count("epoch")?,
-    };
-    Ok((get(row, WHAT, "log")?, end))
+    match first(conn, WHAT, sql, [session.as_str()], log_row_from_row)? {
+        Some(found) => Ok((found.log, found.end)),
+        None => Err(StoreError::NotFound { what: WHAT }),
+    }
 }

@@ -6,8 +6,8 @@ use woodfrog_types::session::{LogEnd, NewSessionEvent, SessionEvent, Source, Str
 use woodfrog_types::{SessionId, Timestamp};
 
 use super::{SEQUENCE_MAX, ends, place, sequence};
-use crate::error::{corrupt, in_};
-use crate::stored::to_sql_int;
+use crate::error::in_;
+use crate::stored::{corrupt, to_sql_int};
 
 const WHAT: &str = "session event";
 

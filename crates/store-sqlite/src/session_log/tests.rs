@@ -3,6 +3,7 @@ use woodfrog_store::conformance::session_log::append;
 
 use super::*;
 use crate::migrate::plan;
+use crate::stored::get;
 
 fn open(dir: &tempfile::TempDir) -> SqliteStore {
     SqliteStore::open(&dir.path().join("store.db")).unwrap()

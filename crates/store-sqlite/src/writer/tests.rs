@@ -3,7 +3,7 @@ use super::*;
 fn writer() -> Writer {
     let conn = Connection::open_in_memory().unwrap();
     conn.execute_batch("CREATE TABLE t (x BLOB)").unwrap();
-    Writer::start(conn, Logs::default()).unwrap()
+    Writer::start(conn, Logs::default(), None).unwrap()
 }
 
 async fn put(writer: &Writer, bytes: usize) -> Result<usize> {

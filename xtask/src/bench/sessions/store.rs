@@ -1,4 +1,4 @@
-//! The store alone, and the limits beside it: an example of `store-sqlite` measures them in one
+//! The stores alone, and the limits beside them: an example of each adapter measures it in one
 //! process, in the directory that the build is in.
 
 use std::process::Command;
@@ -11,12 +11,21 @@ use crate::bench::sample::Sample;
 use crate::server::root;
 use crate::step::output;
 
-pub(super) fn all() -> Result<Vec<Sample>> {
+pub(super) fn sqlite() -> Result<Vec<Sample>> {
+    all("woodfrog-store-sqlite")
+}
+
+/// On a server of the Debian package that the example starts, in the same directory.
+pub(super) fn postgres() -> Result<Vec<Sample>> {
+    all("woodfrog-store-postgres")
+}
+
+fn all(package: &str) -> Result<Vec<Sample>> {
+    let dir = root().join("target");
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "--release", "--quiet"]);
-    command.args(["--package", "woodfrog-store-sqlite"]);
+    command.args(["run", "--release", "--quiet", "--package", package]);
     command.args(["--example", "session_bench", "--"]);
-    command.arg(root().join("target"));
+    command.arg(&dir).env("TMPDIR", &dir);
     let text = output(command.current_dir(root()))?;
     text.lines().map(row).collect()
 }

@@ -9,7 +9,7 @@ use woodfrog_types::sleep::{Fallback, Sleep, SleepCause, SleepPolicy};
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{SnapshotId, Timestamp};
 
-use super::{duration_to_millis, parse};
+use crate::{duration_to_millis, parse};
 
 const WHAT: &str = "sandbox";
 
@@ -74,7 +74,7 @@ macro_rules! twins {
     ($($stored:ident of $domain:ident { $($variant:ident),* })*) => {$(
         #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub(crate) enum $stored { $($variant),* }
+        pub enum $stored { $($variant),* }
 
         impl From<$domain> for $stored {
             fn from(value: $domain) -> Self {

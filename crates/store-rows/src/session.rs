@@ -1,13 +1,13 @@
 //! The stored form of a session.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::session::{AgentProcess, Binding, Session, SessionFace, SessionState};
 
-use super::{count_column, id_column, json_column, time_column, time_column_opt, to_json};
-use crate::error::corrupt;
-use crate::reader::get;
+use crate::{
+    Columns, corrupt, count_column, get, id_column, json_column, time_column, time_column_opt,
+    to_json,
+};
 
 const WHAT: &str = "session";
 
@@ -48,7 +48,7 @@ struct StoredBinding {
 }
 
 /// The text of the `body` column.
-pub(crate) fn session_to_json(session: &Session) -> Result<String> {
+pub fn session_to_json(session: &Session) -> Result<String> {
     let end_reason = match &session.state {
         SessionState::Active => None,
         SessionState::Ended { reason, .. } => Some(reason.clone()),
@@ -69,7 +69,7 @@ pub(crate) fn session_to_json(session: &Session) -> Result<String> {
 }
 
 /// A session from all columns of its row.
-pub(crate) fn session_from_row(row: &Row<'_>) -> Result<Session> {
+pub fn session_from_row(row: &dyn Columns) -> Result<Session> {
     let Body::V1(body) = json_column(row, WHAT, "body")?;
     let state = match (time_column_opt(row, WHAT, "ended_at")?, body.end_reason) {
         (None, None) => SessionState::Active,

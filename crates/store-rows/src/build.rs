@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::template::{Build, BuildState, BuiltImage, Runtime, SecurityOptions, Template};
 use woodfrog_types::{BuildId, Timestamp, WorkspaceId};
 
-use super::{StoredResources, StringMap, id_column, json_column, parse, time_column, to_json};
-use crate::error::corrupt;
-use crate::reader::get;
+use crate::{
+    Columns, StoredResources, StringMap, corrupt, get, id_column, json_column, parse, time_column,
+    to_json,
+};
 
 const TEMPLATE: &str = "template";
 const BUILD: &str = "build";
@@ -84,7 +84,7 @@ struct StoredFailure {
 }
 
 /// The text of a template's `body` column.
-pub(crate) fn template_to_json(template: &Template) -> Result<String> {
+pub fn template_to_json(template: &Template) -> Result<String> {
     let tags = template
         .tags
         .iter()
@@ -98,7 +98,7 @@ pub(crate) fn template_to_json(template: &Template) -> Result<String> {
 }
 
 /// A template from all columns of its row.
-pub(crate) fn template_from_row(row: &Row<'_>) -> Result<Template> {
+pub fn template_from_row(row: &dyn Columns) -> Result<Template> {
     let TemplateBody::V1(body) = json_column(row, TEMPLATE, "body")?;
     let workspace: Option<String> = get(row, TEMPLATE, "workspace")?;
     let tags = body
@@ -120,7 +120,7 @@ pub(crate) fn template_from_row(row: &Row<'_>) -> Result<Template> {
 }
 
 /// The text of a build's `layers` column.
-pub(crate) fn build_layers(build: &Build) -> Result<String> {
+pub fn build_layers(build: &Build) -> Result<String> {
     match &build.state {
         BuildState::Ready(image) => to_json(BUILD, &image.layers),
         BuildState::Waiting | BuildState::Building | BuildState::Failed { .. } => {
@@ -130,12 +130,12 @@ pub(crate) fn build_layers(build: &Build) -> Result<String> {
 }
 
 /// The layers of any build's row.
-pub(crate) fn image_layers(row: &Row<'_>) -> Result<Vec<String>> {
+pub fn image_layers(row: &dyn Columns) -> Result<Vec<String>> {
     json_column(row, BUILD, "layers")
 }
 
 /// The text of a build's `body` column.
-pub(crate) fn build_to_json(build: &Build) -> Result<String> {
+pub fn build_to_json(build: &Build) -> Result<String> {
     let (image, failure) = match &build.state {
         BuildState::Waiting | BuildState::Building => (None, None),
         BuildState::Ready(image) => (Some(image_to_stored(image)), None),
@@ -157,7 +157,7 @@ pub(crate) fn build_to_json(build: &Build) -> Result<String> {
 }
 
 /// A build from all columns of its row.
-pub(crate) fn build_from_row(row: &Row<'_>) -> Result<Build> {
+pub fn build_from_row(row: &dyn Columns) -> Result<Build> {
     let BuildBody::V1(body) = json_column(row, BUILD, "body")?;
     let state: String = get(row, BUILD, "state")?;
     let state = match (state.as_str(), body.image, body.failure) {

@@ -1,18 +1,16 @@
 //! The stored form of a snapshot.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::snapshot::{
     Snapshot, SnapshotPlace, SnapshotPurpose, SnapshotSize, SnapshotState,
 };
 
-use super::sleep::StoredContent;
-use super::{
-    StoredResources, StringMap, count_column, id_column, json_column, parse, time_column, to_json,
+use crate::sleep::StoredContent;
+use crate::{
+    Columns, StoredResources, StringMap, corrupt, count_column, get, id_column, json_column, parse,
+    time_column, to_json,
 };
-use crate::error::corrupt;
-use crate::reader::get;
 
 const WHAT: &str = "snapshot";
 
@@ -75,7 +73,7 @@ struct StoredSize {
 }
 
 /// The text of the `body` column.
-pub(crate) fn snapshot_to_json(snapshot: &Snapshot) -> Result<String> {
+pub fn snapshot_to_json(snapshot: &Snapshot) -> Result<String> {
     let body = Body::V1(BodyV1 {
         parent: snapshot.parent.as_ref().map(ToString::to_string),
         content: snapshot.content.into(),
@@ -102,7 +100,7 @@ pub(crate) fn snapshot_to_json(snapshot: &Snapshot) -> Result<String> {
 }
 
 /// A snapshot from all columns of its row.
-pub(crate) fn snapshot_from_row(row: &Row<'_>) -> Result<Snapshot> {
+pub fn snapshot_from_row(row: &dyn Columns) -> Result<Snapshot> {
     let Body::V1(body) = json_column(row, WHAT, "body")?;
     let purpose = purpose_from_stored(body.purpose)?;
     let state = state_from_stored(body.state);

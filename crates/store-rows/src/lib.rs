@@ -1,6 +1,8 @@
-//! Records as they are in the file. Columns that are queried are columns; the rest of a record
+//! Records as they are in a database: the same for every adapter that speaks SQL. Columns that are queried are columns; the rest of a record
 //! is JSON with a version in `v`. A changed form is a new variant next to the old one, which
 //! stays readable. Domain types have no serde and change freely.
+
+#![forbid(unsafe_code)]
 
 mod build;
 mod sandbox;
@@ -8,11 +10,14 @@ mod session;
 mod sleep;
 mod snapshot;
 
+mod columns;
+mod log;
+mod small;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-use rusqlite::Row;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::{Result, StoreError};
@@ -20,19 +25,23 @@ use woodfrog_types::Timestamp;
 use woodfrog_types::event::Level;
 use woodfrog_types::sandbox::Resources;
 
-use crate::error::corrupt;
-use crate::reader::get;
+pub use build::{build_from_row, build_layers, build_to_json, image_layers};
+pub use build::{template_from_row, template_to_json};
+pub use columns::{Cell, Columns, get};
+pub use log::{LogRow, log_row_from_row, turn_from_row};
+pub use sandbox::{sandbox_from_row, sandbox_to_json};
+pub use session::{session_from_row, session_to_json};
+pub use small::{
+    entry_from_row, event_from_row, key_from_row, line_from_row, persisted_event_from_row,
+    persisted_session_from_row, sandbox_session_from_row, scope_to_stored, secret_from_row,
+    volume_from_row,
+};
+pub use snapshot::{snapshot_from_row, snapshot_to_json};
 
-pub(crate) use build::{build_from_row, build_layers, build_to_json, image_layers};
-pub(crate) use build::{template_from_row, template_to_json};
-pub(crate) use sandbox::{sandbox_from_row, sandbox_to_json};
-pub(crate) use session::{session_from_row, session_to_json};
-pub(crate) use snapshot::{snapshot_from_row, snapshot_to_json};
-
-pub(crate) type StringMap = BTreeMap<String, String>;
+pub type StringMap = BTreeMap<String, String>;
 
 /// JSON text of a stored form.
-pub(crate) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String> {
+pub fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String> {
     // Only maps with keys that are not strings can fail, and there are none.
     serde_json::to_string(value).map_err(|error| StoreError::Corrupt {
         what,
@@ -41,8 +50,8 @@ pub(crate) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<Str
 }
 
 /// A JSON column.
-pub(crate) fn json_column<T: DeserializeOwned>(
-    row: &Row<'_>,
+pub fn json_column<T: DeserializeOwned>(
+    row: &dyn Columns,
     what: &'static str,
     column: &str,
 ) -> Result<T> {
@@ -52,7 +61,7 @@ pub(crate) fn json_column<T: DeserializeOwned>(
 }
 
 /// A text column that holds an id.
-pub(crate) fn id_column<T>(row: &Row<'_>, what: &'static str, column: &str) -> Result<T>
+pub fn id_column<T>(row: &dyn Columns, what: &'static str, column: &str) -> Result<T>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
@@ -61,7 +70,7 @@ where
     parse(what, &text)
 }
 
-pub(crate) fn parse<T>(what: &'static str, text: &str) -> Result<T>
+pub fn parse<T>(what: &'static str, text: &str) -> Result<T>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
@@ -70,13 +79,13 @@ where
 }
 
 /// A column of milliseconds since the epoch.
-pub(crate) fn time_column(row: &Row<'_>, what: &'static str, column: &str) -> Result<Timestamp> {
+pub fn time_column(row: &dyn Columns, what: &'static str, column: &str) -> Result<Timestamp> {
     get(row, what, column).map(Timestamp::from_millis)
 }
 
 /// The same, where NULL is `None`.
-pub(crate) fn time_column_opt(
-    row: &Row<'_>,
+pub fn time_column_opt(
+    row: &dyn Columns,
     what: &'static str,
     column: &str,
 ) -> Result<Option<Timestamp>> {
@@ -85,12 +94,12 @@ pub(crate) fn time_column_opt(
 }
 
 /// A column that counts; SQLite's integers are signed.
-pub(crate) fn count_column(row: &Row<'_>, what: &'static str, column: &str) -> Result<u64> {
+pub fn count_column(row: &dyn Columns, what: &'static str, column: &str) -> Result<u64> {
     let value: i64 = get(row, what, column)?;
     u64::try_from(value).map_err(|_| corrupt(what, format!("{column} is negative: {value}")))
 }
 
-pub(crate) fn level_column(row: &Row<'_>, what: &'static str, column: &str) -> Result<Level> {
+pub fn level_column(row: &dyn Columns, what: &'static str, column: &str) -> Result<Level> {
     let text: String = get(row, what, column)?;
     [Level::Debug, Level::Info, Level::Warn, Level::Error]
         .into_iter()
@@ -99,11 +108,11 @@ pub(crate) fn level_column(row: &Row<'_>, what: &'static str, column: &str) -> R
 }
 
 /// A limit or offset of a query; more than SQLite can count is "no limit".
-pub(crate) fn to_sql_int(value: impl TryInto<i64>) -> i64 {
+pub fn to_sql_int(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
-pub(crate) fn duration_to_millis(duration: Duration) -> u64 {
+pub fn duration_to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -140,5 +149,13 @@ impl From<StoredResources> for Resources {
             disk_bytes: stored.disk_bytes,
             pids: stored.pids,
         }
+    }
+}
+
+/// A record that cannot be read, and why.
+pub fn corrupt(what: &'static str, detail: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt {
+        what,
+        detail: detail.to_string(),
     }
 }

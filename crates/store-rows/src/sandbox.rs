@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::Timestamp;
@@ -12,13 +11,11 @@ use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{EndReason, OnTimeout, Sandbox};
 use woodfrog_types::sleep::SleepPolicy;
 
-use super::sleep::{StoredEnd, StoredPolicy, StoredState, state_from_stored, state_to_stored};
-use super::{
-    StoredResources, StringMap, count_column, duration_to_millis, id_column, json_column, parse,
-    time_column, time_column_opt, to_json,
+use crate::sleep::{StoredEnd, StoredPolicy, StoredState, state_from_stored, state_to_stored};
+use crate::{
+    Columns, StoredResources, StringMap, corrupt, count_column, duration_to_millis, get, id_column,
+    json_column, parse, time_column, time_column_opt, to_json,
 };
-use crate::error::corrupt;
-use crate::reader::get;
 
 const WHAT: &str = "sandbox";
 
@@ -90,7 +87,7 @@ struct StoredNetwork {
 }
 
 /// The text of the `body` column.
-pub(crate) fn sandbox_to_json(sandbox: &Sandbox) -> Result<String> {
+pub fn sandbox_to_json(sandbox: &Sandbox) -> Result<String> {
     let body = Body::V2(BodyV2 {
         state: state_to_stored(&sandbox.state),
         sleep: sandbox.sleep.into(),
@@ -113,7 +110,7 @@ pub(crate) fn sandbox_to_json(sandbox: &Sandbox) -> Result<String> {
 }
 
 /// A sandbox from all columns of its row.
-pub(crate) fn sandbox_from_row(row: &Row<'_>) -> Result<Sandbox> {
+pub fn sandbox_from_row(row: &dyn Columns) -> Result<Sandbox> {
     let name: String = get(row, WHAT, "state")?;
     let body = match json_column(row, WHAT, "body")? {
         Body::V1(body) => upgrade(body, &name)?,
