@@ -24,10 +24,18 @@ const TESTS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("chromium", "chromium"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.
-const BENCH: &[(&str, &str)] = &[("bwrap", "bubblewrap"), ("runc", "runc"), ("curl", "curl")];
+const BENCH: &[(&str, &str)] = &[
+    ("bwrap", "bubblewrap"),
+    ("runc", "runc"),
+    ("curl", "curl"),
+    ("redis-server", "redis-server"),
+    ("nats-server", "nats-server"),
+];
 
 /// How much is installed; each has what those before it have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,9 +17,10 @@ use woodfrog_guest_client::{GuestClient, GuestError};
 use woodfrog_server::agent::{self, AgentHost, HostState};
 use woodfrog_server::gateway::DataPlane;
 use woodfrog_server::serve::{Faces, Listener};
-use woodfrog_types::{Code, Fault, SandboxId};
+use woodfrog_types::{Code, Fault, SandboxId, WorkspaceId};
 
 mod process;
+mod sessions;
 
 use process::Process;
 
@@ -62,13 +63,21 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     let local = tcp.local_addr()?;
     let mut ending = ending()?;
     let mut process = Process::start().await.context("start the process driver")?;
-    let plane = Arc::new(Machine::new(process.client().clone()));
+    let plane = Arc::new(Machine::new(process.client().clone(), sessions::machine()?));
+    let agents = Arc::new(agents()?);
+    let machine = sessions::Local {
+        client: process.client().clone(),
+        ended: plane.ended.clone(),
+        agents: Arc::clone(&agents),
+    };
+    let sessions = sessions::open(machine, args.port)?;
     let host = AgentHost::new(
         Arc::clone(&plane) as Arc<dyn DataPlane>,
         plane.access.id.clone(),
         None,
-        Arc::new(agents()?),
+        agents,
         Arc::<HostState>::default(),
+        sessions,
     );
     let router = agent::standalone(host, gate, &cors)?;
     warn(args, local);
@@ -153,11 +162,12 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(client: GuestClient) -> Self {
+    fn new(client: GuestClient, id: SandboxId) -> Self {
         Self {
             client,
             access: SandboxAccess {
-                id: SandboxId::generate(),
+                id,
+                workspace: WorkspaceId::default_workspace(),
                 secure: true,
                 access_token: String::new(),
                 traffic_token: None,

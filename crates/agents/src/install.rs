@@ -218,9 +218,14 @@ if [ ! -x "$new/node_modules/$program" ]; then
 fi
 rm -rf "$agents/$label"
 mv "$new" "$agents/$label"
-quoted=$(printf %s "$agents/$label/node_modules/$program" | sed "s/'/'\\\\''/g")
+modules=$(printf %s "$agents/$label/node_modules" | sed "s/'/'\\\\''/g")
 launcher="$data/bin/agent_processes/$agent-acp"
-printf '#!/bin/sh\n# installed by woodfrog: %s\nexec %s %s "$@"\n' "$label" "'$quoted'" "$arguments" > "$launcher.new"
+# What is started may in its turn start a program that was installed with it.
+{
+    printf '#!/bin/sh\n# installed by woodfrog: %s\n' "$label"
+    printf "modules='%s'\n" "$modules"
+    printf 'export PATH="$modules/.bin:$PATH"\nexec "$modules/%s" %s "$@"\n' "$program" "$arguments"
+} > "$launcher.new"
 chmod 755 "$launcher.new"
 mv -f "$launcher.new" "$launcher"
 "#;
@@ -231,7 +236,9 @@ fill() {
         echo "the machine has no npm; install it, or put the agent into the host's store" >&2
         exit 1
     fi
-    npm install --prefix "$new" --no-audit --no-fund --no-update-notifier --loglevel=error "$@"
+    # Without a network it gives up within seconds.
+    npm install --prefix "$new" --no-audit --no-fund --no-update-notifier --loglevel=error \
+        --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000 "$@"
 }
 "#;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod agent;
 mod agent_server;
 mod key;
 mod sandbox;
@@ -13,6 +14,7 @@ mod snapshot;
 mod target;
 mod template;
 
+pub use agent::{AgentCommand, AgentStore};
 pub use agent_server::AgentServerArgs;
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
@@ -48,6 +50,9 @@ pub enum Command {
     /// Templates: what sandboxes start from.
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Agents for sandboxes: which there are, and which are in store.
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),

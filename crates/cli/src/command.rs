@@ -66,6 +66,7 @@ async fn dispatch(command: Command) -> Outcome {
         }
         Command::Serve(_)
         | Command::AgentServer(_)
+        | Command::Agent(_)
         | Command::Doctor(_)
         | Command::Config(_)
         | Command::Purge { .. } => {

@@ -5,8 +5,8 @@ use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 use woodfrog_guest::{Acting, Options, Role, Socket, Until, run};
 
 const USAGE: &str = "usage: woodfrog-guest \
-    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init] \
-    [--as-itself] [--until-eof]\n\
+    [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init]\n\
+    \x20      [--as-itself] [--until-eof]\n\
     \x20      woodfrog-guest mock-agent [--store DIRECTORY] [--prefix TEXT]";
 
 fn main() -> ExitCode {

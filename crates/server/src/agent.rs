@@ -18,6 +18,7 @@ use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault, SandboxId};
 use woodfrog_wire::agent::problem::Problem;
 
+mod acp;
 mod agents;
 pub mod auth;
 mod config;
@@ -28,6 +29,7 @@ mod mount;
 mod problem;
 mod process;
 
+pub use acp::AgentSessions;
 pub use mount::{AgentFace, HostStates, PATH};
 pub use problem::Failure;
 
@@ -44,6 +46,7 @@ pub struct AgentHost {
     principal: Option<Principal>,
     agents: Arc<Agents>,
     state: Arc<HostState>,
+    sessions: AgentSessions,
 }
 
 /// What is remembered of a sandbox between requests: nothing that could not be set again.
@@ -69,8 +72,10 @@ impl AgentHost {
         principal: Option<Principal>,
         agents: Arc<Agents>,
         state: Arc<HostState>,
+        sessions: AgentSessions,
     ) -> Self {
         Self {
+            sessions,
             plane,
             sandbox,
             principal,
@@ -132,6 +137,7 @@ pub fn routes() -> Router {
         .merge(fs::routes())
         .merge(process::routes())
         .merge(config::routes())
+        .merge(acp::routes())
         .merge(agents::routes())
         .fallback(no_endpoint)
         .layer(CatchPanicLayer::custom(panicked))

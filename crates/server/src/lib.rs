@@ -13,6 +13,7 @@ mod input;
 pub mod native;
 pub mod observe;
 pub mod serve;
+mod session_stream;
 mod sessions;
 pub mod state;
 mod transfer;

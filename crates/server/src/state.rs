@@ -8,6 +8,8 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use woodfrog_agents::Agents;
 use woodfrog_engine::Engine;
+use woodfrog_sessions::Sessions;
+use woodfrog_sessions::machines::EngineMachines;
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault};
 
@@ -34,17 +36,22 @@ pub struct App {
     pub agents: Arc<Agents>,
     /// What the agent API remembers of sandboxes.
     pub agent_hosts: Arc<HostStates>,
+    /// Conversations with them.
+    pub sessions: Sessions,
 }
 
 impl App {
     /// The state of a server over `engine`, with metrics of its own.
     pub fn new(engine: Engine, options: ServerOptions) -> Self {
+        let agents = Arc::new(Agents::default());
+        let sessions = sessions(&engine, &agents);
         Self {
             options: Arc::new(options),
+            agents,
+            sessions,
             engine,
             telemetry: Arc::new(Telemetry::new()),
             spool: std::env::temp_dir().into(),
-            agents: Arc::default(),
             agent_hosts: Arc::default(),
         }
     }
@@ -54,6 +61,14 @@ impl App {
     #[must_use]
     pub fn with_spool(mut self, spool: impl Into<PathBuf>) -> Self {
         self.spool = spool.into().into();
+        self
+    }
+
+    /// The same state with agents that are dealt with as `settings` say.
+    #[must_use]
+    pub fn with_agents(mut self, settings: woodfrog_agents::Settings) -> Self {
+        self.agents = Arc::new(Agents::new(settings));
+        self.sessions = sessions(&self.engine, &self.agents);
         self
     }
 
@@ -82,6 +97,15 @@ pub fn control(app: &App) -> Router {
         .nest(crate::trpc::PREFIX, crate::trpc::router(app))
         .merge(AgentFace::new(app.clone()).below_path())
         .merge(crate::observe::router(app))
+}
+
+fn sessions(engine: &Engine, agents: &Arc<Agents>) -> Sessions {
+    let machines = EngineMachines::new(engine.clone(), Arc::clone(agents));
+    Sessions::new(
+        engine.store(),
+        Arc::new(machines),
+        woodfrog_sessions::Options::default(),
+    )
 }
 
 fn credential(headers: &HeaderMap) -> Option<&str> {

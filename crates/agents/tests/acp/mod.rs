@@ -74,7 +74,11 @@ impl Acp {
                 }
                 searched = self.stdout.len();
                 match self.stream.next().await.unwrap()? {
-                    ProcessEvent::Output { stream, bytes, .. } if stream == Channel::Stdout => {
+                    ProcessEvent::Output {
+                        stream: Channel::Stdout,
+                        bytes,
+                        ..
+                    } => {
                         self.stdout.extend_from_slice(&bytes);
                     }
                     ProcessEvent::Output { bytes, .. } => {
@@ -101,6 +105,10 @@ impl Acp {
                 let option = &message["params"]["options"][0]["optionId"];
                 let outcome = json!({"outcome": {"outcome": "selected", "optionId": option}});
                 let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": outcome});
+                self.send(&answer).await;
+            } else if message.get("method").is_some() && message.get("id").is_some() {
+                let error = json!({"code": -32601, "message": "this client has no such method"});
+                let answer = json!({"jsonrpc": "2.0", "id": message["id"], "error": error});
                 self.send(&answer).await;
             }
             let answers = message["id"] == id && message.get("method").is_none();

@@ -9,11 +9,12 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Request, Uri};
 use tower::ServiceExt;
+use woodfrog_sessions::Scope;
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Fault, SandboxId};
 use woodfrog_wire::agent::problem::Problem;
 
-use super::{AgentHost, Failure, HostState, auth};
+use super::{AgentHost, AgentSessions, Failure, HostState, auth};
 use crate::gateway::DataPlane;
 use crate::state::App;
 
@@ -129,7 +130,18 @@ impl AgentFace {
         let state = self.0.app.agent_hosts.of(&sandbox);
         let plane = Arc::clone(&self.0.plane);
         let agents = Arc::clone(&self.0.app.agents);
-        let host = AgentHost::new(plane, sandbox, principal, agents, state);
+        let workspace = match plane.peek(&sandbox).await {
+            Ok(access) => access.workspace,
+            Err(fault) => return Failure::from(fault).into_response(),
+        };
+        let sessions = AgentSessions {
+            sessions: self.0.app.sessions.clone(),
+            scope: Scope {
+                workspace,
+                sandbox: sandbox.clone(),
+            },
+        };
+        let host = AgentHost::new(plane, sandbox, principal, agents, state, sessions);
         request.extensions_mut().insert(host);
         self.route(request).await
     }

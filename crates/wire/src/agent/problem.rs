@@ -178,11 +178,12 @@ impl From<&Fault> for Problem {
             Code::Unauthenticated => return Self::token_invalid(),
             Code::PermissionDenied => Kind::PermissionDenied,
             Code::DeadlineExceeded => Kind::Timeout,
+            Code::SessionNotFound => Kind::SessionNotFound,
             Code::UnsupportedAgent => Kind::UnsupportedAgent,
             Code::AgentNotInstalled => Kind::AgentNotInstalled,
             Code::InstallFailed => Kind::InstallFailed,
             Code::AgentExited => Kind::AgentProcessExited,
-            Code::SessionNotFound => Kind::SessionNotFound,
+            Code::AlreadyExists => Kind::SessionAlreadyExists,
             _ => match status {
                 404 => Kind::NotFound,
                 409 => Kind::Conflict,

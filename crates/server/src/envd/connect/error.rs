@@ -70,11 +70,10 @@ impl From<Fault> for RpcError {
             | Code::KeyNotFound
             | Code::SandboxSessionNotFound
             | Code::SnapshotNotFound
+            | Code::SessionNotFound
+            | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
-            | Code::AgentNotInstalled
-            | Code::SessionNotFound
-            | Code::Trimmed
             | Code::NotFound => RpcCode::NotFound,
             Code::AlreadyExists => RpcCode::AlreadyExists,
             Code::TemplateNotReady
@@ -82,7 +81,7 @@ impl From<Fault> for RpcError {
             | Code::SnapshotUnusable
             | Code::CheckpointFailed
             | Code::Asleep
-            | Code::SessionTaken
+            | Code::Trimmed
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
             Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
@@ -92,11 +91,11 @@ impl From<Fault> for RpcError {
             | Code::CapacityUnavailable
             | Code::GuestUnresponsive
             | Code::PortNotOpen
+            | Code::SessionTaken
+            | Code::AgentExited
             | Code::Unavailable => RpcCode::Unavailable,
             Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Code::CreateFailed | Code::InstallFailed | Code::AgentExited | Code::Internal => {
-                RpcCode::Internal
-            }
+            Code::CreateFailed | Code::InstallFailed | Code::Internal => RpcCode::Internal,
         };
         Self::new(code, fault.message)
     }
