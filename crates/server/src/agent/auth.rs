@@ -63,9 +63,9 @@ pub(super) fn presented(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 
 fn bearer(headers: &HeaderMap) -> Option<String> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim().to_owned())
+    let token = token.trim();
+    let given = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty();
+    given.then(|| token.to_owned())
 }
 
 fn in_query(uri: &Uri) -> Option<String> {
@@ -73,7 +73,8 @@ fn in_query(uri: &Uri) -> Option<String> {
     let pairs = uri.query().filter(|_| allowed)?.split('&');
     let mut values = pairs.filter_map(|pair| pair.strip_prefix("access_token="));
     let plain = values.next()?.replace('+', " ");
-    Some(percent_decode_str(&plain).decode_utf8().ok()?.into_owned())
+    let token = percent_decode_str(&plain).decode_utf8().ok()?;
+    (!token.is_empty()).then(|| token.into_owned())
 }
 
 #[cfg(test)]
@@ -99,6 +100,13 @@ mod tests {
         assert!(!admits("/v1/health", None));
         assert!(!admits("/v1/nothing", Some("Bearer wrong")));
         assert!(!admits("/v1/health", Some("Basic s3cret+x")));
+        assert!(
+            presented(
+                request("/v1/health", Some("Bearer ")).headers(),
+                &Uri::default()
+            )
+            .is_none()
+        );
         assert!(admits("/v1/health", Some("bearer s3cret+x")));
         assert!(TokenGate::open().admits(&request("/v1/health", None)));
     }

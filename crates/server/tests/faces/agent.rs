@@ -10,9 +10,11 @@ mod terminal;
 use axum::body::Body;
 use http::Request;
 use serde_json::Value;
+use woodfrog_server::App;
 use woodfrog_server::agent::auth::TokenGate;
 use woodfrog_server::agent::cors::CorsOptions;
-use woodfrog_server::agent::{AgentHost, HostState};
+use woodfrog_server::agent::{AgentHost, AgentSessions, HostState};
+use woodfrog_sessions::Scope;
 
 use crate::fixture::{Answer, Server};
 
@@ -103,9 +105,21 @@ fn text(answer: &Answer) -> &str {
 /// The API alone, as on a machine without sandboxes, over a sandbox of `server`.
 async fn standalone(server: &Server, gate: TokenGate, cors: &CorsOptions) -> axum::Router {
     let sandbox = server.sandbox().await.parse().expect("an id");
-    let plane = std::sync::Arc::new(server.app.engine.clone());
+    let App {
+        engine,
+        agents,
+        sessions,
+        ..
+    } = server.app.clone();
+    let workspace = engine.peek(&sandbox).await.expect("there").workspace;
+    let scope = Scope {
+        workspace,
+        sandbox: sandbox.clone(),
+    };
+    let sessions = AgentSessions { sessions, scope };
     let state = std::sync::Arc::<HostState>::default();
-    let host = AgentHost::new(plane, sandbox, None, Default::default(), state);
+    let plane = std::sync::Arc::new(engine);
+    let host = AgentHost::new(plane, sandbox, None, agents, state, sessions);
     woodfrog_server::agent::standalone(host, gate, cors).expect("a router")
 }
 

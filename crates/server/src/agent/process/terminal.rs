@@ -154,9 +154,9 @@ async fn obey_one(host: &AgentHost, id: u64, command: TerminalCommand) -> Result
     match command {
         TerminalCommand::Input { data, encoding } => {
             let most = host.state.processes.current().max_input_bytes_per_request;
-            // Unlike a request, a frame is text unless it says otherwise.
-            let encoding = encoding.as_deref().or(Some("text"));
-            let bytes = input::decode(&data, encoding, most)?;
+            // Unlike the request's: what is typed is text.
+            let encoding = encoding.as_deref().unwrap_or("text");
+            let bytes = input::decode(&data, Some(encoding), most)?;
             let guest = host.guest().await?;
             let patient = guest.with_deadline(INPUT_PATIENCE);
             let written = patient.write_stdin(ProcessRef::Id(id), None, &bytes).await;

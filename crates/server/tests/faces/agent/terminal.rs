@@ -191,9 +191,7 @@ async fn a_terminal_takes_input_and_says_how_it_ended() {
     first
         .say(json!({"type": "resize", "cols": 101, "rows": 33}))
         .await;
-    first
-        .say(json!({"type": "input", "data": "yo\n", "encoding": "utf8"}))
-        .await;
+    first.say(json!({"type": "input", "data": "yo\n"})).await;
     first.until("33 101\r\ngot yo").await;
     // The process does not mind that nobody looks.
     first.say(json!({"type": "close"})).await;
@@ -204,7 +202,9 @@ async fn a_terminal_takes_input_and_says_how_it_ended() {
         .expect("a terminal");
     second.text().await.expect("ready");
     second.until("got yo").await;
-    second.say(json!({"type": "input", "data": "Cg=="})).await;
+    second
+        .say(json!({"type": "input", "data": "Cg==", "encoding": "base64"}))
+        .await;
     assert_eq!(
         second.text().await,
         Some(json!({"type": "exit", "exitCode": 4}))
