@@ -4,6 +4,7 @@ mod commands;
 mod floor;
 mod memory;
 mod sample;
+mod sessions;
 mod sleep;
 mod transfer;
 
@@ -33,7 +34,11 @@ pub(crate) fn run_bench(name: &str, debug: bool) -> Result<()> {
         "sandbox" => figures,
         "commands" => |server| commands::all(server).map(|rows| table(&rows)),
         "sleep" => |server| sleep::all(server).map(|rows| table(&rows)),
-        other => bail!("no benchmark `{other}`; there are: sandbox, commands, sleep"),
+        "sessions" => |server| {
+            table(&sessions::all(server));
+            Ok(())
+        },
+        other => bail!("no benchmark `{other}`; there are: sandbox, commands, sleep, sessions"),
     };
     setup::run(Level::Bench)?;
     let binary = match debug {

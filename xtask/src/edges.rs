@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store-sqlite", &["types", "store"]),
     // Its fake driver answers as a guest would.
     ("sandbox", &["types", "guest-proto"]),
+    ("agents", &["types", "guest-client"]),
     ("mock-agent", &[]),
     // The agent is carried into sandboxes inside the guest.
     ("guest", &["guest-proto", "linux", "mock-agent"]),
@@ -78,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
             "guest-client",
             "guest-proto",
+            "agents",
         ],
     ),
     ("cli", &["types", "wire"]),

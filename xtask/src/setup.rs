@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::agents;
 use crate::node;
 use crate::step::{on_path, step};
 
@@ -23,10 +24,18 @@ const TESTS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("chromium", "chromium"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.
-const BENCH: &[(&str, &str)] = &[("bwrap", "bubblewrap"), ("runc", "runc"), ("curl", "curl")];
+const BENCH: &[(&str, &str)] = &[
+    ("bwrap", "bubblewrap"),
+    ("runc", "runc"),
+    ("curl", "curl"),
+    ("redis-server", "redis-server"),
+    ("nats-server", "nats-server"),
+];
 
 /// How much is installed; each has what those before it have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +76,7 @@ pub(crate) fn run(level: Level) -> Result<()> {
     if level >= Level::Tests {
         step("Node and Python packages", || {
             node::ensure(&cache())?;
+            agents::ensure(&cache())?;
             JS_SDKS.iter().try_for_each(|version| javascript(version))?;
             PYTHON_SDKS.iter().try_for_each(|version| python(version))
         })?;

@@ -1,6 +1,8 @@
 //! The `woodfrog` binary: the only place where adapters meet ports.
 #![forbid(unsafe_code)]
 
+mod agent;
+mod agent_server;
 mod doctor;
 mod drivers;
 mod images;
@@ -45,7 +47,9 @@ fn main() -> ExitCode {
             Ok((config, _)) => report(serve::run(config)),
             Err(code) => code,
         },
+        Command::AgentServer(args) => report(agent_server::run(&args)),
         Command::Config(command) => config_command(command, cli.config),
+        Command::Agent(command) => report(agent::run(command)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Purge { data_dir, yes } => report(purge::run(&data_dir, cli.config.as_ref(), yes)),
         client => woodfrog_cli::command::run(client),

@@ -17,8 +17,10 @@ use woodfrog_driver_native::{NativeDriver, NativeOptions};
 use woodfrog_engine::{Engine, KeyPolicy, Options, Ports};
 use woodfrog_images::LayerStore;
 use woodfrog_sandbox::Driver;
+use woodfrog_server::agent::AgentFace;
 use woodfrog_server::serve::{Faces, Listener, TlsSource, tls};
 use woodfrog_server::{App, ServerOptions, control};
+use woodfrog_sessions::Scope;
 use woodfrog_store_sqlite::SqliteStore;
 
 use crate::drivers::Drivers;
@@ -61,11 +63,20 @@ async fn serve(config: Config) -> Result<()> {
         domain: config.domain.clone(),
     };
     let app = App::new(engine.clone(), options);
+    // What agents say goes on from where the server before left it; nothing waits for that.
+    let sessions = app.sessions.clone();
+    let awake = engine
+        .awake()
+        .into_iter()
+        .map(|(workspace, sandbox)| Scope { workspace, sandbox });
+    let awake: Vec<Scope> = awake.collect();
+    tokio::spawn(async move { sessions.take_up(&awake).await });
     let faces = Faces::new(
         Arc::new(engine.clone()),
         control(&app),
         Arc::clone(&app.options),
-    );
+    )
+    .with_agent(AgentFace::new(app.clone()));
     let listener = Listener {
         tcp,
         tls: tls.map(|tls| tls.config),

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::Value;
-use woodfrog_types::Timestamp;
 use woodfrog_types::session::{
     AgentProcess, LogEnd, NewSessionEvent, Position, Session, SessionEvent, SessionFace,
     SessionState, Source, Stream, Turn, kind,
 };
+use woodfrog_types::{Code, Timestamp};
 
 use crate::message::{Envelope, Id};
 use crate::replay::History;
@@ -97,7 +97,7 @@ pub enum Failure {
     /// The agent process ended.
     Exited(AgentEnd),
     /// The agent could not be started.
-    NotStarted { message: String },
+    NotStarted { code: Code, message: String },
     /// The session is over.
     Ended { reason: String },
     /// There is nothing (any more) with that id.
@@ -106,6 +106,27 @@ pub enum Failure {
     Answered,
     /// Too much waits already.
     Busy,
+}
+
+/// JSON-RPC: something went wrong inside.
+const INTERNAL_ERROR: i64 = -32603;
+
+impl Failure {
+    /// As a JSON-RPC error.
+    fn error(&self) -> Value {
+        let (message, data) = match self {
+            Self::Exited(end) => (
+                format!("agent process exited ({})", end.status),
+                serde_json::json!({"agentStderr": end.stderr.join("\n"), "code": end.code}),
+            ),
+            Self::NotStarted { message, .. } => (message.clone(), Value::Null),
+            Self::Ended { reason } => (format!("the session is over: {reason}"), Value::Null),
+            Self::Unknown { what } => (format!("no such {what}"), Value::Null),
+            Self::Answered => ("answered already".to_owned(), Value::Null),
+            Self::Busy => ("too much waits for this agent".to_owned(), Value::Null),
+        };
+        serde_json::json!({"code": INTERNAL_ERROR, "message": message, "data": data})
+    }
 }
 
 /// How an agent process ended.
@@ -194,6 +215,17 @@ enum About {
     Remake {
         conversation: String,
     },
+}
+
+impl About {
+    /// Whether the server asked for itself.
+    const fn is_ours(&self) -> bool {
+        match self {
+            Self::Initialize { ours } => *ours,
+            Self::Reload { .. } | Self::Remake { .. } => true,
+            Self::Other | Self::New { .. } | Self::Load { .. } | Self::Prompt { .. } => false,
+        }
+    }
 }
 
 /// A message that cannot go to the agent yet.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod agent;
+mod agent_server;
 mod key;
 mod sandbox;
 mod sleep;
@@ -12,6 +14,8 @@ mod snapshot;
 mod target;
 mod template;
 
+pub use agent::{AgentCommand, AgentStore};
+pub use agent_server::AgentServerArgs;
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 pub use sleep::{After, SleepArgs, SleepCommand};
@@ -34,6 +38,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(ServeArgs),
+    /// Serve the agent API for this machine itself, in place of `sandbox-agent server`. There is no
+    /// isolation.
+    AgentServer(AgentServerArgs),
     /// Create and use sandboxes.
     #[command(subcommand)]
     Sandbox(SandboxCommand),
@@ -43,6 +50,9 @@ pub enum Command {
     /// Templates: what sandboxes start from.
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Agents for sandboxes: which there are, and which are in store.
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),

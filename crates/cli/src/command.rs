@@ -64,7 +64,12 @@ async fn dispatch(command: Command) -> Outcome {
             io::Write::write_all(&mut io::stdout().lock(), &script)?;
             Ok(0)
         }
-        Command::Serve(_) | Command::Doctor(_) | Command::Config(_) | Command::Purge { .. } => {
+        Command::Serve(_)
+        | Command::AgentServer(_)
+        | Command::Agent(_)
+        | Command::Doctor(_)
+        | Command::Config(_)
+        | Command::Purge { .. } => {
             anyhow::bail!("this command is not a client's")
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use woodfrog_guest_client::GuestClient;
-use woodfrog_types::SandboxId;
 use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::{SandboxId, WorkspaceId};
 
 use crate::sandbox::gate::{Attached, Gate, Lease};
 
@@ -13,6 +13,7 @@ use crate::sandbox::gate::{Attached, Gate, Lease};
 #[derive(Debug, Clone)]
 pub struct SandboxAccess {
     pub id: SandboxId,
+    pub workspace: WorkspaceId,
     pub secure: bool,
     pub access_token: String,
     pub traffic_token: Option<String>,

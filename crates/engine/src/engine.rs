@@ -6,9 +6,11 @@ use std::sync::atomic::AtomicUsize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use woodfrog_core::token::ServerSecret;
+use woodfrog_store::Store;
 use woodfrog_types::sandbox::SandboxState;
-use woodfrog_types::{Fault, Timestamp};
+use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
 
+use crate::agent_sandbox::Turns;
 use crate::fault;
 use crate::inner::{Inner, Registry};
 use crate::keys::KeyCache;
@@ -57,6 +59,7 @@ impl Engine {
             builds,
             pins: Pins::default(),
             warm: Warm::default(),
+            agent_turns: Turns::default(),
             waiting: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -81,6 +84,11 @@ impl Engine {
         Ok(Self { inner })
     }
 
+    /// What remembers sessions; everything else of the store goes through the engine.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.inner.store)
+    }
+
     /// Whether requests are taken.
     pub fn ready(&self) -> bool {
         !self.inner.stopping.is_cancelled()
@@ -97,6 +105,16 @@ impl Engine {
         let running =
             |live: &Arc<Live>| matches!(live.record().state, SandboxState::Running { .. });
         live.iter().filter(|live| running(live)).count()
+    }
+
+    /// The sandboxes that run, of all workspaces.
+    pub fn awake(&self) -> Vec<(WorkspaceId, SandboxId)> {
+        let live = self.inner.registry.all();
+        live.iter()
+            .map(|live| live.record())
+            .filter(|record| matches!(record.state, SandboxState::Running { .. }))
+            .map(|record| (record.workspace.clone(), record.id.clone()))
+            .collect()
     }
 
     /// How many sandboxes have an owner: those in memory, and those on disk that somebody wants

@@ -4,8 +4,8 @@
 //! they are told to; the client's side stays open, and when the sandbox runs again reading goes on
 //! at the byte where it stopped. Nothing here wakes a sandbox.
 
-use woodfrog_guest_client::proto::{From, ProcessRef, StartRequest, Started, WatchRequest};
-use woodfrog_guest_client::proto::{WatchEvent, WatchKind};
+use woodfrog_guest_client::proto::{From, Moment, ProcessRef, StartRequest, Started, Times};
+use woodfrog_guest_client::proto::{WatchEvent, WatchKind, WatchRequest};
 use woodfrog_guest_client::{GuestError, ProcessEvent, ProcessStream, WatchStream};
 
 use crate::access::{Attachment, GuestLease};
@@ -37,6 +37,9 @@ pub struct Followed {
     announced: bool,
     /// Connections that broke since the last event.
     futile: u32,
+    times: Times,
+    /// What is told of the last output.
+    moment: Option<Moment>,
 }
 
 impl Followed {
@@ -55,9 +58,21 @@ impl Followed {
         process: ProcessRef,
         from: From,
     ) -> Result<Self, GuestError> {
+        Self::attach_with(lease, process, from, Times::Untold).await
+    }
+
+    /// As [`Followed::attach`]; with [`Times::Told`], [`Followed::moment`] says when output was
+    /// written.
+    pub async fn attach_with(
+        lease: &GuestLease,
+        process: ProcessRef,
+        from: From,
+        times: Times,
+    ) -> Result<Self, GuestError> {
         let attachment = lease.connection();
-        let stream = lease.attach(process, from).await?;
-        Ok(Self::new(lease.quiet(), false, stream, attachment))
+        let stream = lease.attach_with(process, from, times).await?;
+        let followed = Self::new(lease.quiet(), false, stream, attachment);
+        Ok(Self { times, ..followed })
     }
 
     fn new(
@@ -77,7 +92,14 @@ impl Followed {
             link: attachment.map(|attachment| (stream, attachment)),
             announced: false,
             futile: 0,
+            times: Times::Untold,
+            moment: None,
         }
+    }
+
+    /// When the output that came last was written, and its number.
+    pub fn moment(&self) -> Option<Moment> {
+        self.moment
     }
 
     /// How the process was started.
@@ -110,6 +132,7 @@ impl Followed {
                 // The guest announces the process on each connection, the client hears it once.
                 Ok(Some(ProcessEvent::Started(_))) if self.announced => {}
                 Ok(Some(event)) => {
+                    self.moment = stream.moment();
                     self.pass(&event);
                     return Ok(Some(event));
                 }
@@ -154,7 +177,7 @@ impl Followed {
             self.lease = lease;
         }
         let (process, from) = (ProcessRef::Id(self.started.id), From::Offset(self.offset));
-        match self.lease.attach(process, from).await {
+        match self.lease.attach_with(process, from, self.times).await {
             Ok(stream) => self.link = Some((stream, attachment)),
             Err(error) if broke(&error) && self.futile < FUTILE_MAX => self.futile += 1,
             Err(error) => return Err(error),

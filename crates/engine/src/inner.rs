@@ -15,6 +15,7 @@ use woodfrog_sandbox::Driver;
 use woodfrog_store::Store;
 use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
 
+use crate::agent_sandbox::Turns;
 use crate::fault;
 use crate::images::Images;
 use crate::keys::KeyCache;
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) builds: Builds,
     pub(crate) pins: Pins,
     pub(crate) warm: Warm,
+    pub(crate) agent_turns: Turns,
     /// Callers that wait for a place.
     pub(crate) waiting: AtomicUsize,
     pub(crate) tasks: TaskTracker,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod agent_sandbox;
 mod engine;
 mod fault;
 pub mod follow;

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use woodfrog_guest_proto::{
-    Channel, Empty, Follow, Frame, From, Gap, ProcessEnd, ProcessInfo, ProcessList, ProcessRef,
-    PtySize, Request, SignalTarget, StartRequest, Started, StdinPosition, limits, parse_json,
+    Channel, Empty, Follow, Frame, From, Gap, Moment, ProcessEnd, ProcessInfo, ProcessList,
+    ProcessRef, PtySize, Request, SignalTarget, StartRequest, Started, StdinPosition, Times,
+    limits, parse_json,
 };
 
 use crate::{GuestClient, GuestError, link::Link};
@@ -29,6 +30,14 @@ pub enum ProcessEvent {
     End(ProcessEnd),
 }
 
+/// What comes between data.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Note {
+    Gap(Gap),
+    Moment(Moment),
+}
+
 /// Output of one process. Dropping it detaches and leaves the process alone; not reading it
 /// holds the process back once it is its retention ahead.
 pub struct ProcessStream {
@@ -36,12 +45,19 @@ pub struct ProcessStream {
     started: Started,
     announced: bool,
     offset: u64,
+    moment: Option<Moment>,
     ended: bool,
 }
 
 impl ProcessStream {
     pub fn started(&self) -> &Started {
         &self.started
+    }
+
+    /// When the output that came last was written, and its number; only known to who attached
+    /// with [`Times::Told`].
+    pub fn moment(&self) -> Option<Moment> {
+        self.moment
     }
 
     /// The next event; `None` after the end. Waits as long as the process is silent. Safe to
@@ -51,9 +67,16 @@ impl ProcessStream {
             self.announced = true;
             return Ok(Some(ProcessEvent::Started(self.started.clone())));
         }
-        if self.ended {
-            return Ok(None);
+        while !self.ended {
+            if let Some(event) = self.event().await? {
+                return Ok(Some(event));
+            }
         }
+        Ok(None)
+    }
+
+    /// One frame; `None` if it is not for the caller.
+    async fn event(&mut self) -> Result<Option<ProcessEvent>, GuestError> {
         let event = match self.link.recv().await? {
             Frame::Data {
                 channel: Channel::Plain,
@@ -73,7 +96,13 @@ impl ProcessStream {
                 }
             }
             Frame::Event(payload) => {
-                let gap: Gap = parse_json(&payload)?;
+                let gap = match parse_json(&payload)? {
+                    Note::Gap(gap) => gap,
+                    Note::Moment(moment) => {
+                        self.moment = Some(moment);
+                        return Ok(None);
+                    }
+                };
                 self.expect(gap.from)?;
                 if gap.to < gap.from {
                     return Err(breach("a gap that runs backwards"));
@@ -125,7 +154,28 @@ impl GuestClient {
         process: ProcessRef,
         from: From,
     ) -> Result<ProcessStream, GuestError> {
-        self.stream(Request::Attach { process, from }).await
+        self.attach_with(process, from, Times::Untold).await
+    }
+
+    /// As [`GuestClient::attach`]; [`ProcessStream::moment`] says when output was written, if it is
+    /// to be told and the guest knows.
+    pub async fn attach_with(
+        &self,
+        process: ProcessRef,
+        from: From,
+        times: Times,
+    ) -> Result<ProcessStream, GuestError> {
+        self.stream(Request::Attach {
+            process,
+            from,
+            times,
+        })
+        .await
+    }
+
+    /// Drops what is kept of a process that has ended; `busy` while it runs.
+    pub async fn forget(&self, process: ProcessRef) -> Result<(), GuestError> {
+        self.command(&Request::Forget { process }).await
     }
 
     async fn stream(&self, request: Request) -> Result<ProcessStream, GuestError> {
@@ -138,6 +188,7 @@ impl GuestClient {
                 started,
                 announced: false,
                 offset,
+                moment: None,
                 ended: false,
             })
         })

@@ -493,3 +493,88 @@ async fn events_come_in_order() {
     ));
     assert!(stream.next().await.unwrap().is_none());
 }
+
+/// Reads what is there to the end, with the time of each piece.
+async fn timed(guest: &TestGuest, id: u64) -> Vec<(u64, String)> {
+    let attached = guest
+        .client
+        .attach_with(ProcessRef::Id(id), From::Offset(0), Times::Told);
+    let mut stream = attached.await.unwrap();
+    let mut pieces = Vec::new();
+    while let Some(event) = stream.next().await.unwrap() {
+        if let ProcessEvent::Output { bytes, .. } = event {
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            pieces.push((stream.moment().unwrap().at_ms, text));
+        }
+    }
+    pieces
+}
+
+#[tokio::test]
+async fn output_has_its_time() {
+    let guest = TestGuest::start().await;
+    let mut request = sh("echo one; read x; echo two; read x; echo three");
+    request.stdin = StdinMode::Open;
+    request.pieces = Pieces::Apart;
+    let started = guest.client.start_detached(request).await.unwrap();
+    let process = ProcessRef::Id(started.id);
+    let written = async |offset: u64| {
+        let all = guest.client.processes().await.unwrap();
+        all.iter()
+            .any(|info| info.id == started.id && info.offset >= offset)
+    };
+    for offset in [4, 8] {
+        while !written(offset).await {
+            tokio::task::yield_now().await;
+        }
+        // So long that the clock shows it.
+        let written_at = Instant::now();
+        while written_at.elapsed() < Duration::from_millis(20) {
+            tokio::task::yield_now().await;
+        }
+        guest
+            .client
+            .write_stdin(process.clone(), None, b"\n")
+            .await
+            .unwrap();
+    }
+    let pieces = timed(&guest, started.id).await;
+    let texts: Vec<&str> = pieces.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["one\n", "two\n", "three\n"]);
+    let info = guest.client.processes().await.unwrap();
+    let info = info.iter().find(|info| info.id == started.id).unwrap();
+    let times: Vec<u64> = pieces.iter().map(|(at, _)| *at).collect();
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+    let span = info.started_ms..=info.ended_ms.unwrap();
+    assert!(
+        times.iter().all(|at| span.contains(at)),
+        "{times:?} {span:?}"
+    );
+}
+
+#[tokio::test]
+async fn some_are_kept_until_they_are_forgotten() {
+    let guest = TestGuest::start().await;
+    let mut request = sh("echo kept");
+    request.keep = Keep::UntilForgotten;
+    let kept = guest.client.start_detached(request).await.unwrap();
+    let brief = guest.client.start_detached(sh("echo brief")).await.unwrap();
+    for _ in 0..=limits::ENDED_KEPT {
+        collect(&mut guest.client.start(sh(":")).await.unwrap()).await;
+    }
+    let attach = async |id: u64| {
+        let process = ProcessRef::Id(id);
+        guest.client.attach(process, From::Offset(0)).await
+    };
+    let mut stream = attach(kept.id).await.unwrap();
+    assert_eq!(collect(&mut stream).await.out(), "kept\n");
+    assert_eq!(
+        attach(brief.id).await.map(drop).map_err(code),
+        Err(ErrorCode::NotFound)
+    );
+    let forget = async |id: u64| guest.client.forget(ProcessRef::Id(id)).await.map_err(code);
+    assert_eq!(forget(kept.id).await, Ok(()));
+    assert_eq!(forget(kept.id).await, Err(ErrorCode::NotFound));
+    let running = guest.client.start_detached(sh("exec sleep 1000")).await;
+    assert_eq!(forget(running.unwrap().id).await, Err(ErrorCode::Busy));
+}

@@ -23,6 +23,11 @@ pub const ENDED_FOR: Duration = Duration::from_secs(600);
 /// Output bytes kept over all ended processes.
 pub const ENDED_BYTES: usize = 16 << 20;
 
+/// Ended processes that are kept until they are forgotten; the oldest go first.
+pub const KEPT: usize = 256;
+/// Output bytes kept over all of those.
+pub const KEPT_BYTES: usize = 64 << 20;
+
 /// Processes the guest runs at once on behalf of the host.
 pub const MAX_PROCESSES: usize = 1024;
 /// Connections served at once.

@@ -29,6 +29,30 @@ pub struct StartRequest {
     /// Bytes of output kept for later readers.
     pub retention: Option<u64>,
     pub follow: Follow,
+    pub keep: Keep,
+    pub pieces: Pieces,
+}
+
+/// What becomes of the borders between what a process writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pieces {
+    /// They are forgotten.
+    #[default]
+    Joined,
+    /// Each read of its output is a piece with a number, from 1, and stays one.
+    Apart,
+}
+
+/// How long a process is kept once it has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// A while, as long as there is room: [`crate::limits::ENDED_FOR`].
+    #[default]
+    Briefly,
+    /// Until it is forgotten, or [`crate::limits::KEPT`] others ended after it.
+    UntilForgotten,
 }
 
 /// Whether the process gets an input pipe.
@@ -88,6 +112,8 @@ pub enum From {
     Offset(u64),
     /// Only output that comes after this moment.
     Latest,
+    /// After the piece of this number, of a process whose pieces are [`Pieces::Apart`].
+    After(u64),
 }
 
 /// First answer to start and attach.
@@ -97,6 +123,25 @@ pub struct Started {
     pub pid: u32,
     /// Offset of the first output byte that can follow.
     pub offset: u64,
+}
+
+/// Whether a reader is told when output was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Times {
+    #[default]
+    Untold,
+    /// A [`Moment`] comes before the data it is about.
+    Told,
+}
+
+/// When the output that follows was written, and which piece it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Unix time, milliseconds.
+    pub at_ms: u64,
+    /// Counts from 1 and rises by one; what is missing is no longer kept.
+    pub number: u64,
 }
 
 /// Output `from..to` is no longer kept.
@@ -139,6 +184,9 @@ pub struct ProcessInfo {
     pub pty: Option<PtySize>,
     /// Unix time, milliseconds.
     pub started_ms: u64,
+    /// Likewise, once it ended.
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
     /// Output still kept is `kept..offset`.
     pub kept: u64,
     pub offset: u64,

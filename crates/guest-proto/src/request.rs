@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ComposeRequest, Configure, From, ListRequest, MkdirRequest, MoveRequest, OpenRequest,
-    PathRequest, ProcessRef, PtySize, ReadRequest, SignalTarget, StartRequest, WatchRequest,
+    PathRequest, ProcessRef, PtySize, ReadRequest, SignalTarget, StartRequest, Times, WatchRequest,
     WriteRequest,
 };
 
@@ -27,7 +27,13 @@ pub enum Request {
     /// [`crate::ProcessEnd`]; or End [`crate::Empty`] at once when not following.
     Start(StartRequest),
     /// As start, for a process that exists.
-    Attach { process: ProcessRef, from: From },
+    Attach {
+        process: ProcessRef,
+        from: From,
+        /// Told: [`crate::Moment`] events too.
+        #[serde(default)]
+        times: Times,
+    },
     /// Events [`crate::ProcessList`], End [`crate::Empty`].
     List {},
     /// End [`crate::Empty`].
@@ -36,6 +42,8 @@ pub enum Request {
         signal: i32,
         target: SignalTarget,
     },
+    /// Drops what is kept of a process that has ended. End [`crate::Empty`]; `busy` while it runs.
+    Forget { process: ProcessRef },
     /// Data follows with offsets from 0, then End; answered by End [`crate::StdinPosition`].
     ///
     /// `offset` is the position in the whole input at which the data belongs: bytes the process

@@ -10,7 +10,7 @@ use crate::{
     error::{OpResult, fail, invalid},
     guest::Guest,
     serve::end,
-    users::{Names, User},
+    users::Names,
 };
 
 mod compose;
@@ -30,7 +30,8 @@ pub(crate) use path::resolve;
 #[derive(Clone)]
 struct Place {
     path: String,
-    user: User,
+    /// Who gets what is made, if it is given to anybody.
+    owner: Option<(u32, u32)>,
     names: Arc<Names>,
     prefix: Option<String>,
 }
@@ -44,7 +45,7 @@ impl Place {
         let prefix = at.xattr_prefix.clone().filter(|p| !p.is_empty());
         Ok(Self {
             path: resolve(&at.path, &user.home),
-            user,
+            owner: guest.acting.owner(&user),
             names: guest.shared_names(),
             prefix,
         })

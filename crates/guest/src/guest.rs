@@ -15,13 +15,14 @@ use crate::{
     error::{OpResult, fail, invalid, system},
     process::{Process, Table},
     system::CpuSample,
-    users::{Names, User},
+    users::{Acting, Names, User},
 };
 
 pub(crate) struct Guest {
     boot_id: String,
     started: Instant,
     etc: PathBuf,
+    pub(crate) acting: Acting,
     pub(crate) config: RefCell<Configured>,
     pub(crate) processes: RefCell<Table>,
     pub(crate) cpu: Cell<Option<CpuSample>>,
@@ -31,11 +32,12 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(etc: PathBuf) -> Rc<Self> {
+    pub(crate) fn new(etc: PathBuf, acting: Acting) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             boot_id: random_id(),
             started: Instant::now(),
             etc,
+            acting,
             config: RefCell::new(Configured {
                 default_user: "root".to_owned(),
                 ..Configured::default()

@@ -9,6 +9,7 @@ use std::{
     io,
     os::fd::RawFd,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
@@ -32,6 +33,7 @@ mod tcp;
 mod users;
 
 use guest::Guest;
+pub use users::Acting;
 
 /// Threads for file operations, and how long an idle one stays.
 const HELPERS: usize = 4;
@@ -69,6 +71,17 @@ pub struct Options {
     /// The directory with `passwd` and `group`.
     pub etc: PathBuf,
     pub role: Role,
+    pub acting: Acting,
+    pub until: Until,
+}
+
+/// What ends the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// SIGTERM.
+    Told,
+    /// That, or the end of its standard input: who holds the other end is gone.
+    InputEnds,
 }
 
 /// Serves until SIGTERM (then ends the processes and returns) or an error at the start.
@@ -94,7 +107,8 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
     // Before the first process can exist, so that no exit is missed.
     let mut child = signal(SignalKind::child())?;
     let mut term = signal(SignalKind::terminate())?;
-    let guest = Guest::new(options.etc.clone());
+    let mut orphaned = pin!(orphaned(options.until));
+    let guest = Guest::new(options.etc.clone(), options.acting);
     let serve_at = |listener| tokio::task::spawn_local(serve::serve(guest.clone(), listener));
     match &options.socket {
         Socket::Path(path) => serve_at(listen(path)?),
@@ -108,6 +122,7 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
         tokio::select! {
             _ = child.recv() => reap(&guest),
             _ = term.recv() => break,
+            () = &mut orphaned => break,
         }
     }
     terminate(&guest, options.role, &mut child).await;
@@ -116,6 +131,29 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Resolves when standard input ends, if that matters. A thread of its own waits for it: it may be
+/// of a kind that cannot be polled.
+async fn orphaned(until: Until) {
+    let (ended, told) = tokio::sync::oneshot::channel::<()>();
+    if until == Until::InputEnds {
+        let wait = move || {
+            let mut byte = [0; 64];
+            while rustix::io::read(rustix::stdio::stdin(), &mut byte).is_ok_and(|n| n > 0) {}
+            drop(ended);
+        };
+        // Without a thread nobody waits, and only a signal ends us.
+        drop(
+            std::thread::Builder::new()
+                .stack_size(HELPER_STACK)
+                .spawn(wait),
+        );
+        drop(told.await);
+        return;
+    }
+    drop(ended);
+    std::future::pending().await
 }
 
 /// The socket is only for root: it is bound inside a umask that denies everybody else, so there

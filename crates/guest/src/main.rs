@@ -2,10 +2,11 @@
 
 use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
-use woodfrog_guest::{Options, Role, Socket, run};
+use woodfrog_guest::{Acting, Options, Role, Socket, Until, run};
 
 const USAGE: &str = "usage: woodfrog-guest \
     [--socket PATH | --listen-fd NUMBER | --listen-tcp PORT SECRET-FILE] [--etc DIR] [--no-init]\n\
+    \x20      [--as-itself] [--until-eof]\n\
     \x20      woodfrog-guest mock-agent [--store DIRECTORY] [--prefix TEXT]";
 
 fn main() -> ExitCode {
@@ -50,6 +51,8 @@ fn options() -> Result<Options, String> {
         socket: Socket::Path(PathBuf::from("/run/woodfrog/guest.sock")),
         etc: PathBuf::from("/etc"),
         role: Role::Init,
+        acting: Acting::AsUsers,
+        until: Until::Told,
     };
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
@@ -69,6 +72,8 @@ fn options() -> Result<Options, String> {
             }
             Some("--etc") => options.etc = path()?,
             Some("--no-init") => options.role = Role::Plain,
+            Some("--as-itself") => options.acting = Acting::AsItself,
+            Some("--until-eof") => options.until = Until::InputEnds,
             _ => return Err(USAGE.to_owned()),
         }
     }

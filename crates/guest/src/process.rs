@@ -43,6 +43,7 @@ pub(crate) struct Process {
     user: String,
     cwd: String,
     started_ms: u64,
+    ended_ms: Cell<Option<u64>>,
     size: Cell<Option<PtySize>>,
     log: RefCell<Log>,
     /// Output was added, or the end is known.
@@ -71,6 +72,7 @@ impl Process {
             user: self.user.clone(),
             pty: self.size.get(),
             started_ms: self.started_ms,
+            ended_ms: self.ended_ms.get(),
             kept: log.start(),
             offset: log.end(),
             end: self.end.borrow().clone(),

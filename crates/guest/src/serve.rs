@@ -5,7 +5,7 @@ use std::{cell::Cell, io, os::fd::AsFd, rc::Rc, time::Duration};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use woodfrog_guest_proto::{
     Empty, ErrorBody, ErrorCode, Follow, Frame, FrameError, FrameKind, From, Ports, ProcessList,
-    Request, StartRequest, encode_json, limits, parse_json,
+    Request, StartRequest, Times, encode_json, limits, parse_json,
 };
 
 use crate::{
@@ -154,9 +154,17 @@ async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request) -> OpResu
         }
         Request::Connect { port } => connect(conn, port).await,
         Request::Start(request) => start(guest, conn, request).await,
-        Request::Attach { process, from } => {
+        Request::Attach {
+            process,
+            from,
+            times,
+        } => {
             let process = guest.processes.borrow_mut().find(&process)?;
-            process::follow(conn, process, from).await
+            process::follow(conn, process, from, times).await
+        }
+        Request::Forget { process } => {
+            guest.processes.borrow_mut().forget(&process)?;
+            end(conn, &Empty {}).await
         }
         Request::List {} => list(guest, conn).await,
         Request::Signal {
@@ -201,7 +209,7 @@ async fn start(guest: &Rc<Guest>, conn: &Conn, request: StartRequest) -> OpResul
     let follow = request.follow;
     let process = process::start(guest, request)?;
     match follow {
-        Follow::Attach => process::follow(conn, process, From::Offset(0)).await,
+        Follow::Attach => process::follow(conn, process, From::Offset(0), Times::Untold).await,
         Follow::Detach => {
             let started = process.started();
             if conn.send(FrameKind::Reply, &started).await.is_ok() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use woodfrog_guest_proto::ErrorCode;
+use woodfrog_linux::caps::CapSet;
 
 use crate::error::{OpResult, fail};
 
@@ -10,6 +11,39 @@ use crate::error::{OpResult, fail};
 const MAX_FILE: u64 = 1 << 20;
 /// Supplementary groups given to a process.
 const MAX_GROUPS: usize = 256;
+
+/// As whom processes run, and to whom files are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acting {
+    /// As the user that a request names; takes root's rights.
+    AsUsers,
+    /// As who runs the guest, with all the rights that one has; any user does.
+    AsItself,
+}
+
+impl Acting {
+    pub(crate) fn of_processes(self, groups: Vec<u32>) -> Option<Vec<u32>> {
+        match self {
+            Self::AsUsers => Some(groups),
+            Self::AsItself => None,
+        }
+    }
+
+    pub(crate) const fn capabilities(self) -> CapSet {
+        match self {
+            Self::AsUsers => CapSet::SANDBOX,
+            Self::AsItself => CapSet(u64::MAX),
+        }
+    }
+
+    /// Who gets a file that a user makes or writes, if it is given to anybody.
+    pub(crate) fn owner(self, user: &User) -> Option<(u32, u32)> {
+        match self {
+            Self::AsUsers => Some((user.uid, user.gid)),
+            Self::AsItself => None,
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {

@@ -60,7 +60,7 @@ pub(crate) fn run_reading(
         cwd: CString::from(c"/"),
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
-        groups: vec![],
+        groups: Some(vec![]),
         stdio: Stdio::Fds {
             stdin,
             stdout: writer.try_clone()?.into(),

@@ -56,8 +56,8 @@ pub struct SpawnSpec {
     pub uid: u32,
     /// Group id, all of real, effective and saved.
     pub gid: u32,
-    /// Supplementary groups; replaces those of the parent.
-    pub groups: Vec<u32>,
+    /// Supplementary groups instead of the parent's, which takes privilege; `None` keeps those.
+    pub groups: Option<Vec<u32>>,
     /// Descriptors 0 to 2. Every other descriptor is closed in the child.
     pub stdio: Stdio,
     /// Limits, applied before the identity changes.

@@ -32,7 +32,7 @@ fn spec(program: &CStr, argv: &[&str], out: OwnedFd) -> SpawnSpec {
         cwd: c("/"),
         uid: 0,
         gid: 0,
-        groups: vec![],
+        groups: Some(vec![]),
         stdio: Stdio::Fds {
             stdin: null(),
             stdout: out,
@@ -69,7 +69,7 @@ fn child_has_what_was_asked_for() {
         |spec| {
             spec.uid = 65534;
             spec.gid = 65533;
-            spec.groups = vec![7, 8];
+            spec.groups = Some(vec![7, 8]);
             spec.cwd = c("/usr");
             spec.rlimits = vec![limit];
             spec.oom_score_adj = Some(321);

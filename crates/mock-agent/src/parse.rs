@@ -10,7 +10,7 @@ const STEPS_MAX: usize = 1000;
 /// Longest wait, in milliseconds.
 const DELAY_MAX: u64 = 3_600_000;
 /// Chunks of one step, and bytes of one chunk.
-const CHUNKS_MAX: u64 = 10_000_000;
+const CHUNKS_MAX: u64 = 16 << 20;
 const CHUNK_MAX: u64 = 1 << 20;
 /// Bytes of one line.
 const LINE_MAX: u64 = 1 << 30;

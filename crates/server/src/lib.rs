@@ -4,6 +4,7 @@
 //! No face talks to a store or a driver, and none knows of the others.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod e2b;
 pub mod envd;
 
@@ -12,8 +13,10 @@ mod input;
 pub mod native;
 pub mod observe;
 pub mod serve;
+mod session_stream;
 mod sessions;
 pub mod state;
+mod transfer;
 pub mod trpc;
 
 pub use state::{App, ServerOptions, control};

@@ -14,6 +14,7 @@ mod problem;
 mod request_id;
 mod sandbox_sessions;
 mod sandboxes;
+mod sessions;
 mod snapshots;
 mod templates;
 
@@ -57,6 +58,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(info::routes())
         .merge(sandboxes::routes())
         .merge(sandbox_sessions::routes())
+        .merge(sessions::routes())
         .merge(snapshots::routes())
         .merge(exec::routes())
         .merge(files::routes())

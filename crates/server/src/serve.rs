@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::{Request, StatusCode, Uri};
-use woodfrog_engine::Reach;
+use woodfrog_engine::{Reach, SandboxAccess};
 
 pub(crate) mod classify;
 mod listen;
@@ -17,17 +17,29 @@ pub use listen::{DRAIN, Listener, serve};
 pub use tls::{Tls, TlsError, TlsSource};
 
 use crate::ServerOptions;
+use crate::agent::AgentFace;
 use crate::envd::Envd;
 use crate::gateway::answer::{Form, Refusal};
 use crate::gateway::{DataPlane, Peer};
 use classify::Target;
 
-/// Every face, behind one way in. A cheap clone.
+/// What answers behind one way in. A cheap clone.
 #[derive(Clone)]
-pub struct Faces {
+pub struct Faces(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    All(Box<All>),
+    Only(Router),
+}
+
+/// Every face.
+#[derive(Clone)]
+struct All {
     plane: Arc<dyn DataPlane>,
     control: Router,
     envd: Envd,
+    agent: Option<AgentFace>,
     options: Arc<ServerOptions>,
 }
 
@@ -35,16 +47,41 @@ impl Faces {
     /// `control` answers everything that is not for a sandbox.
     pub fn new(plane: Arc<dyn DataPlane>, control: Router, options: Arc<ServerOptions>) -> Self {
         let envd = Envd::new(Arc::clone(&plane));
-        Self {
+        Self(Kind::All(Box::new(All {
             plane,
             control,
             envd,
+            agent: None,
             options,
+        })))
+    }
+
+    /// The same with the agent API on its port of every sandbox; that port is the sandbox's own
+    /// otherwise.
+    #[must_use]
+    pub fn with_agent(mut self, face: AgentFace) -> Self {
+        if let Kind::All(all) = &mut self.0 {
+            all.agent = Some(face);
         }
+        self
+    }
+
+    /// One router for every request, whatever its host.
+    pub fn only(router: Router) -> Self {
+        Self(Kind::Only(router))
     }
 
     /// Answers one request. Never fails: what goes wrong is an answer too.
-    pub(crate) async fn dispatch(&self, mut request: Request<Body>, peer: Peer) -> Response {
+    pub(crate) async fn dispatch(&self, request: Request<Body>, peer: Peer) -> Response {
+        match &self.0 {
+            Kind::All(all) => all.dispatch(request, peer).await,
+            Kind::Only(router) => ask(router.clone(), request, peer).await,
+        }
+    }
+}
+
+impl All {
+    async fn dispatch(&self, mut request: Request<Body>, peer: Peer) -> Response {
         let host = host_of(&request);
         let target = classify::classify(
             host.as_deref(),
@@ -61,11 +98,7 @@ impl Faces {
                 if let Some(response) = self.envd.without_sandbox(&mut request).await {
                     return response;
                 }
-                request.extensions_mut().insert(ConnectInfo(peer.address));
-                match tower::ServiceExt::oneshot(self.control.clone(), request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                }
+                ask(self.control.clone(), request, peer).await
             }
         }
     }
@@ -85,9 +118,22 @@ impl Faces {
         };
         if port == crate::envd::PORT {
             self.envd.handle(access, request).await
+        } else if let Some(agent) = self.agent.as_ref().filter(|_| port == crate::agent::PORT) {
+            let SandboxAccess {
+                id, access_token, ..
+            } = access;
+            agent.by_host(id, &access_token, request).await
         } else {
             crate::gateway::proxy(&*self.plane, access, port, request, peer).await
         }
+    }
+}
+
+async fn ask(router: Router, mut request: Request<Body>, peer: Peer) -> Response {
+    request.extensions_mut().insert(ConnectInfo(peer.address));
+    match tower::ServiceExt::oneshot(router, request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use axum::Router;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use woodfrog_agents::Agents;
 use woodfrog_engine::Engine;
+use woodfrog_sessions::Sessions;
+use woodfrog_sessions::machines::EngineMachines;
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Code, Fault};
 
+use crate::agent::{AgentFace, HostStates};
 use crate::observe::Telemetry;
 
 /// Options of the HTTP side. Immutable once the server runs.
@@ -28,16 +32,27 @@ pub struct App {
     pub telemetry: Arc<Telemetry>,
     /// Where uploads that become templates are kept until the engine has read them.
     pub spool: Arc<Path>,
+    /// What finds, installs and starts agents in sandboxes.
+    pub agents: Arc<Agents>,
+    /// What the agent API remembers of sandboxes.
+    pub agent_hosts: Arc<HostStates>,
+    /// Conversations with them.
+    pub sessions: Sessions,
 }
 
 impl App {
     /// The state of a server over `engine`, with metrics of its own.
     pub fn new(engine: Engine, options: ServerOptions) -> Self {
+        let agents = Arc::new(Agents::default());
+        let sessions = sessions(&engine, &agents);
         Self {
             options: Arc::new(options),
+            agents,
+            sessions,
             engine,
             telemetry: Arc::new(Telemetry::new()),
             spool: std::env::temp_dir().into(),
+            agent_hosts: Arc::default(),
         }
     }
 
@@ -46,6 +61,14 @@ impl App {
     #[must_use]
     pub fn with_spool(mut self, spool: impl Into<PathBuf>) -> Self {
         self.spool = spool.into().into();
+        self
+    }
+
+    /// The same state with agents that are dealt with as `settings` say.
+    #[must_use]
+    pub fn with_agents(mut self, settings: woodfrog_agents::Settings) -> Self {
+        self.agents = Arc::new(Agents::new(settings));
+        self.sessions = sessions(&self.engine, &self.agents);
         self
     }
 
@@ -65,13 +88,24 @@ impl App {
     }
 }
 
-/// Everything that is not for a sandbox: the E2B control plane at the root, the native API under
-/// its prefix, the tRPC procedures under theirs, health and metrics.
+/// Everything that does not name a sandbox by its host: the E2B control plane at the root, the
+/// native API under its prefix, the tRPC procedures and the agent API under theirs, health and
+/// metrics.
 pub fn control(app: &App) -> Router {
     crate::e2b::router(app)
         .nest(crate::native::PREFIX, crate::native::router(app))
         .nest(crate::trpc::PREFIX, crate::trpc::router(app))
+        .merge(AgentFace::new(app.clone()).below_path())
         .merge(crate::observe::router(app))
+}
+
+fn sessions(engine: &Engine, agents: &Arc<Agents>) -> Sessions {
+    let machines = EngineMachines::new(engine.clone(), Arc::clone(agents));
+    Sessions::new(
+        engine.store(),
+        Arc::new(machines),
+        woodfrog_sessions::Options::default(),
+    )
 }
 
 fn credential(headers: &HeaderMap) -> Option<&str> {

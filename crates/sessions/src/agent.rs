@@ -140,7 +140,10 @@ pub(crate) async fn start(reached: &Reached, session: &Session) -> Result<u64, F
             end_now(&lease, process.id).await;
         }
     }
-    let mut request = reached.machines.command(&lease, &session.agent).await?;
+    let mut request = reached
+        .machines
+        .command(&reached.sandbox, &lease, session)
+        .await?;
     request.tag = Some(tag);
     request.stdin = StdinMode::Open;
     request.retention = Some(RETENTION);

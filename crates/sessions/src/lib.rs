@@ -9,6 +9,7 @@
 mod agent;
 mod hub;
 mod lines;
+pub mod machines;
 mod owner;
 mod port;
 mod reader;
@@ -18,6 +19,6 @@ pub use hub::Ephemeral;
 pub use port::Machines;
 pub use reader::{Batch, Reader};
 pub use service::{
-    AcpServer, NewSession, Options, Posted, Scope, SessionView, Sessions, TurnOutcome,
+    AcpServer, Lines, NewSession, Options, Posted, Scope, SessionView, Sessions, TurnOutcome,
 };
 pub use woodfrog_acp as acp;

@@ -13,7 +13,7 @@ use woodfrog_store::{SessionAppend, SessionStore};
 use woodfrog_types::session::{
     LogEnd, NewSessionEvent, Session, SessionEvent, Source, Stream, Turn, kind,
 };
-use woodfrog_types::{Fault, SessionId, Timestamp};
+use woodfrog_types::{Code, Fault, SandboxId, SessionId, Timestamp};
 
 use crate::agent::{self, Agent, Heard, Reached};
 use crate::hub::Hub;
@@ -120,7 +120,7 @@ pub(crate) struct Owner {
     conversation: Conversation,
     epoch: u64,
     agent: Option<Agent>,
-    starting: Option<oneshot::Receiver<Result<(u64, Agent), Fault>>>,
+    starting: Option<oneshot::Receiver<Result<Started, Fault>>>,
     waiters: HashMap<Waiter, oneshot::Sender<Outcome>>,
     next_waiter: Waiter,
     /// Those who are told once the end is written.
@@ -131,7 +131,7 @@ pub(crate) struct Owner {
 enum Input {
     Command(Command),
     Heard(Heard),
-    Started(Result<(u64, Agent), Fault>),
+    Started(Result<Started, Fault>),
     /// Nothing, for as long as that.
     Idle,
     /// Nobody can ask any more.
@@ -243,13 +243,15 @@ impl Owner {
                 self.agent = None;
                 self.conversation.exited(&end, now)
             }
-            Input::Started(Ok((process, agent))) => {
-                self.agent = Some(agent);
-                self.conversation.started(process, now)
+            Input::Started(Ok(started)) => {
+                self.agent = Some(started.agent);
+                self.conversation
+                    .started(&started.sandbox, started.process, now)
             }
             Input::Started(Err(fault)) => {
                 tracing::warn!(session = %self.id, %fault, "an agent could not be started");
-                self.conversation.start_failed(&fault.message, now)
+                self.conversation
+                    .start_failed(fault.code, &fault.message, now)
             }
             Input::Idle | Input::Closed => Step::default(),
         };
@@ -402,18 +404,9 @@ impl Owner {
         let session = self.conversation.record().clone();
         let reached = self.reached();
         tokio::spawn(async move {
-            let started = async {
-                let process = agent::start(&reached, &session).await?;
-                match Agent::attach(&reached, process, 0).await? {
-                    Some(agent) => Ok((process, agent)),
-                    None => Err(Fault::new(
-                        woodfrog_types::Code::AgentExited,
-                        "the agent ended at once",
-                    )),
-                }
-            };
+            let started = start(reached, &session).await;
             // The owner may have ended meanwhile; the next one ends what is left.
-            let _ = tell.send(started.await);
+            let _ = tell.send(started);
         });
         self.starting = Some(told);
     }
@@ -504,6 +497,34 @@ impl Owner {
     }
 }
 
+/// A process that was started.
+struct Started {
+    sandbox: SandboxId,
+    process: u64,
+    agent: Agent,
+}
+
+/// Starts the session's agent, in another sandbox if its own is gone and another may be made.
+async fn start(mut reached: Reached, session: &Session) -> Result<Started, Fault> {
+    let process = match agent::start(&reached, session).await {
+        Err(gone) if gone.code == Code::SandboxNotFound => {
+            let Some(sandbox) = reached.machines.replace(session).await? else {
+                return Err(gone);
+            };
+            reached.sandbox = sandbox;
+            agent::start(&reached, session).await?
+        }
+        started => started?,
+    };
+    let agent = Agent::attach(&reached, process, 0).await?;
+    let agent = agent.ok_or_else(|| Fault::new(Code::AgentExited, "the agent ended at once"))?;
+    Ok(Started {
+        sandbox: reached.sandbox,
+        process,
+        agent,
+    })
+}
+
 /// Whether a line may be an answer that says no: then the agent's last words belong to it.
 fn looks_like_error(line: &[u8]) -> bool {
     let head = line.get(..4096).unwrap_or(line);
@@ -555,15 +576,11 @@ fn sent(event: &SessionEvent) -> Option<String> {
 }
 
 fn shutting_down() -> Fault {
-    Fault::new(
-        woodfrog_types::Code::Unavailable,
-        "the server is shutting down",
-    )
+    Fault::new(Code::Unavailable, "the server is shutting down")
 }
 
 /// A failure as callers may see it.
 pub(crate) fn failure(failure: Failure) -> Fault {
-    use woodfrog_types::Code;
     match failure {
         Failure::Exited(end) => {
             let mut text = format!("agent process exited ({})", end.status);
@@ -573,7 +590,7 @@ pub(crate) fn failure(failure: Failure) -> Fault {
             }
             Fault::new(Code::AgentExited, text)
         }
-        Failure::NotStarted { message } => Fault::new(Code::AgentExited, message),
+        Failure::NotStarted { code, message } => Fault::new(code, message),
         Failure::Ended { reason } => Fault::new(
             Code::Conflict,
             format!("the session is over ({reason}); make another"),

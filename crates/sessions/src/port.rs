@@ -19,7 +19,12 @@ pub trait Machines: Send + Sync + 'static {
     fn known(&self, agent: &str) -> Result<(), Fault>;
 
     /// How the agent is started there; brings it there first where that is allowed.
-    async fn command(&self, guest: &GuestLease, agent: &str) -> Result<StartRequest, Fault>;
+    async fn command(
+        &self,
+        sandbox: &SandboxId,
+        guest: &GuestLease,
+        session: &Session,
+    ) -> Result<StartRequest, Fault>;
 
     /// Another sandbox for a session whose own is gone; `None` where none is made.
     async fn replace(&self, session: &Session) -> Result<Option<SandboxId>, Fault>;

@@ -10,7 +10,7 @@ use woodfrog_acp::{Asked, ClientMessage, Conversation, Envelope, History, Id, Ou
 use woodfrog_store::{SessionSlice, SessionStore, StoreError};
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::session::{
-    LogEnd, Session, SessionFace, SessionFilter, SessionState, Stream, Turn,
+    LogEnd, Session, SessionEvent, SessionFace, SessionFilter, SessionState, Stream, Turn,
 };
 use woodfrog_types::{Code, Fault, SandboxId, SessionId, Timestamp, WorkspaceId};
 
@@ -22,7 +22,7 @@ use crate::reader::{Reader, fault, not_found};
 mod acp;
 mod managed;
 
-pub use acp::{AcpServer, Posted};
+pub use acp::{AcpServer, Lines, Posted};
 pub use managed::{NewSession, TurnOutcome};
 
 /// Bytes of a client's own name for a session.
@@ -106,6 +106,11 @@ impl Sessions {
         &self.inner.options
     }
 
+    /// Whether there is such an agent: `UnsupportedAgent` if not.
+    pub fn knows(&self, agent: &str) -> Result<(), Fault> {
+        self.inner.machines.known(agent)
+    }
+
     /// One session of the workspace, as it is now. Starts and wakes nothing.
     pub async fn show(
         &self,
@@ -181,33 +186,37 @@ impl Sessions {
         self.hub(session).say(ephemeral);
     }
 
-    /// Takes up what agents of running sandboxes say, after a start of the server: sessions whose
-    /// turns were not over.
-    pub async fn take_up(&self, workspaces: &[WorkspaceId]) {
-        for workspace in workspaces {
-            let filter = SessionFilter {
-                active: Some(true),
-                ..SessionFilter::default()
-            };
-            let mut cursor = None;
-            loop {
-                let page = PageRequest { limit: 100, cursor };
-                let Ok(page) = self.list(workspace, &filter, &page).await else {
-                    return;
-                };
-                for session in page.items {
-                    self.attend(&session).await;
-                }
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
+    /// Takes up what the agents of these sandboxes say, after a start of the server. Wakes nothing.
+    pub async fn take_up(&self, sandboxes: &[Scope]) {
+        for scope in sandboxes {
+            if let Err(fault) = self.take_up_in(scope).await {
+                tracing::warn!(sandbox = %scope.sandbox, %fault, "its agents are not listened to");
+            }
+        }
+    }
+
+    async fn take_up_in(&self, scope: &Scope) -> Result<(), Fault> {
+        let filter = SessionFilter {
+            sandbox: Some(scope.sandbox.clone()),
+            active: Some(true),
+            ..SessionFilter::default()
+        };
+        let mut cursor = None;
+        loop {
+            let page = PageRequest { limit: 100, cursor };
+            let page = self.list(&scope.workspace, &filter, &page).await?;
+            for session in page.items {
+                self.attend(&session).await;
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
             }
         }
     }
 
     /// Listens to a session's agent if it can be without waking anything.
-    pub(crate) async fn attend(&self, session: &Session) {
+    pub async fn attend(&self, session: &Session) {
         let lives = session
             .process
             .as_ref()

@@ -37,10 +37,11 @@ CREATE TABLE session_logs (
     epoch           INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- `place` is log << 33 | stream << 32 | sequence: one key and no index beside it, so an entry is
--- one insert at the end of its log's leaf, and a replay reads leaves in order.
+-- Entries in the order in which they arrived, whatever their session: an append writes at the end
+-- of one table. `place` is log << 33 | stream << 32 | sequence.
 CREATE TABLE session_events (
-    place      INTEGER PRIMARY KEY NOT NULL,
+    n          INTEGER PRIMARY KEY NOT NULL,
+    place      INTEGER NOT NULL,
     at         INTEGER NOT NULL,
     source     TEXT NOT NULL,
     kind       TEXT NOT NULL,
@@ -49,6 +50,20 @@ CREATE TABLE session_events (
     payload    TEXT NOT NULL,
     wire       TEXT
 ) STRICT;
+
+-- Where the entry of a place is. Entries after `upto` are not in it yet: they are added many at a
+-- time, so that neighbours share the pages that are written.
+CREATE TABLE session_index (
+    place INTEGER PRIMARY KEY NOT NULL,
+    n     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE session_indexed (
+    only INTEGER PRIMARY KEY NOT NULL CHECK (only = 0),
+    upto INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO session_indexed (only, upto) VALUES (0, 0);
 
 CREATE TABLE session_turns (
     log        INTEGER NOT NULL,

@@ -4,6 +4,7 @@
 //! [`Logs`]). The others are ordinary jobs.
 
 mod ends;
+mod index;
 mod read;
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use woodfrog_types::session::{LogEnd, Session, SessionFace, SessionFilter, Strea
 use woodfrog_types::{SandboxId, SessionId, Timestamp, WorkspaceId};
 
 use crate::SqliteStore;
+use crate::error::in_;
 use crate::reader::{all, get};
 use crate::sessions::{self, WHAT};
 use crate::stored::{count_column, parse, time_column, time_column_opt, to_sql_int};
@@ -189,8 +191,9 @@ fn remove(conn: &Connection, id: &SessionId) -> Result<bool> {
     Ok(true)
 }
 
-/// The writer deletes them a few at a time ([`Logs::sweep`]).
+/// The writer deletes them a few at a time ([`Logs::sweep`]), by the index.
 fn throw_away(conn: &Connection, low: i64, high: i64) -> Result<()> {
+    index::complete(conn).map_err(in_(WHAT))?;
     let sql = "INSERT INTO session_trash (low, high) VALUES (?1, ?2)";
     change(conn, WHAT, sql, [low, high]).map(drop)
 }

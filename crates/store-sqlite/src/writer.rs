@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -21,6 +22,8 @@ use crate::session_log::Logs;
 const QUEUE_JOBS: usize = 1024;
 /// Writes in one transaction.
 const BATCH_JOBS: usize = 256;
+/// The longest time without a new job before a transaction begins.
+const PAUSE_MAX: Duration = Duration::from_micros(250);
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -106,8 +109,13 @@ impl Drop for Writer {
 
 fn serve(conn: &Connection, mut logs: Logs, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let mut batch = Vec::with_capacity(BATCH_JOBS);
+    let mut pace = Pace::default();
     while take(&mut jobs, &mut batch, logs.has_trash()) {
-        let end = match run(conn, &mut logs, &mut batch) {
+        pace.gather(&mut jobs, &mut batch);
+        let start = Instant::now();
+        let result = run(conn, &mut logs, &mut batch);
+        pace.took(start.elapsed(), batch.len());
+        let end = match result {
             Ok(()) => End::Committed,
             Err(error) => {
                 tracing::error!(%error, jobs = batch.len(), "a transaction of the store failed");
@@ -140,6 +148,46 @@ fn take(
         }
     }
     true
+}
+
+/// How long to wait for those who were just answered to come back, before a transaction begins.
+///
+/// Without it, writers who wait in turn fall into two groups of which one is always too late,
+/// and each pays for two commits.
+#[derive(Debug, Default)]
+struct Pace {
+    /// How long a transaction took of late.
+    commit: Duration,
+    /// Jobs in the last one.
+    jobs: usize,
+}
+
+impl Pace {
+    fn took(&mut self, commit: Duration, jobs: usize) {
+        self.commit = (self.commit * 7 + commit) / 8;
+        self.jobs = jobs;
+    }
+
+    /// Takes what comes until nothing does for a small part of what a transaction takes.
+    fn gather(&self, jobs: &mut mpsc::Receiver<Box<dyn Job>>, batch: &mut Vec<Box<dyn Job>>) {
+        // Somebody who writes alone does not wait.
+        if self.jobs.max(batch.len()) <= 1 {
+            return;
+        }
+        let pause = (self.commit / 16).min(PAUSE_MAX);
+        let start = Instant::now();
+        let mut newest = start;
+        while batch.len() < BATCH_JOBS && start.elapsed() < self.commit / 4 {
+            match jobs.try_recv() {
+                Ok(job) => {
+                    batch.push(job);
+                    newest = Instant::now();
+                }
+                Err(_) if newest.elapsed() < pause => std::thread::yield_now(),
+                Err(_) => return,
+            }
+        }
+    }
 }
 
 fn run(conn: &Connection, logs: &mut Logs, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {

@@ -11,6 +11,8 @@ use woodfrog_store_sqlite::SqliteStore;
 
 #[path = "differential/operations.rs"]
 mod operations;
+#[path = "differential/sessions.rs"]
+mod sessions;
 #[path = "differential/snapshots.rs"]
 mod snapshots;
 
@@ -26,7 +28,7 @@ proptest! {
 
     #[test]
     fn sqlite_answers_as_the_model(
-        operations in prop::collection::vec(operation(), 1..120),
+        operations in prop::collection::vec(operation(), 1..160),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(compare(operations))?;

@@ -109,6 +109,12 @@ codes! {
     CreateFailed = "sandbox_create_failed", 500, final;
     /// The guest in the sandbox did not answer in time.
     GuestUnresponsive = "guest_unresponsive", 503, retry;
+    /// There is no agent of this name, or what was asked for is not possible with it.
+    UnsupportedAgent = "unsupported_agent", 400, final;
+    /// The agent is not in the sandbox, and this server does not install agents by itself.
+    AgentNotInstalled = "agent_not_installed", 404, final;
+    /// The agent could not be installed; the message has the last lines of the installer.
+    InstallFailed = "install_failed", 500, final;
     /// Nothing listens on that port in the sandbox.
     PortNotOpen = "port_not_open", 502, retry;
     /// It took longer than allowed.

@@ -109,7 +109,8 @@ pub struct Session {
 pub enum Stream {
     /// Envelopes and marks: the log.
     Log,
-    /// What the log says in the universal event schema, with a dense order of its own.
+    /// What the clients of the session's face see, with a dense order of its own: events of the
+    /// universal schema, or, for ACP, the places in the log of what they see ([`kind::LINE`]).
     Universal,
 }
 
@@ -170,8 +171,12 @@ pub mod kind {
     pub const AGENT_STARTED: &str = "agent.started";
     /// The agent process is gone.
     pub const AGENT_EXITED: &str = "agent.exited";
+    /// The server's answer to a request of a client that the agent will not answer.
+    pub const FAILED: &str = "failed";
     /// A conversation goes on in another agent process.
     pub const RESTORED: &str = "session.restored";
+    /// The payload is a place in the log: what is there is the next thing that clients of ACP see.
+    pub const LINE: &str = "line";
     /// Output of the agent was lost: more than its sandbox keeps while nobody reads.
     pub const GAP: &str = "gap";
     /// Somebody prompted; comes before what the agent says to it.
@@ -179,6 +184,17 @@ pub mod kind {
     pub const TURN_STARTED: &str = "turn.started";
     pub const TURN_ENDED: &str = "turn.ended";
     pub const SESSION_ENDED: &str = "session.ended";
+}
+
+impl NewSessionEvent {
+    /// Whether clients of ACP see it: what comes from the agent, and what became of it.
+    pub fn is_line(&self) -> bool {
+        match (self.source, self.kind.as_str()) {
+            (Source::Agent, kind::MESSAGE | kind::UNREADABLE) => true,
+            (Source::Server, kind::AGENT_EXITED | kind::FAILED) => true,
+            (Source::Client | Source::Agent | Source::Server, _) => false,
+        }
+    }
 }
 
 /// One entry of a log.

@@ -11,6 +11,7 @@ pub mod page;
 pub mod problem;
 pub mod sandbox;
 pub mod sandbox_session;
+pub mod session;
 pub mod sleep;
 pub mod snapshot;
 pub mod template;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use woodfrog_types::session::Binding;
+use woodfrog_types::{Code, SandboxId};
 
 use super::build::{Build, end_payload};
 use super::{
@@ -14,10 +15,11 @@ use crate::message::{Class, Envelope, Id};
 const RAW_KEPT: usize = 4096;
 
 impl Conversation {
-    /// A process was started on [`super::Act::Start`].
-    pub fn started(&mut self, id: u64, now: Timestamp) -> Step {
+    /// A process was started on [`super::Act::Start`], in that sandbox.
+    pub fn started(&mut self, sandbox: &SandboxId, id: u64, now: Timestamp) -> Step {
         let incarnation = self.incarnation() + 1;
         let mut build = self.build(now);
+        build.it.record.sandbox = sandbox.clone();
         build.it.record.process = Some(AgentProcess {
             id,
             incarnation,
@@ -29,7 +31,8 @@ impl Conversation {
         build.it.restoring = None;
         build.changed();
         build.rewind();
-        build.mark(kind::AGENT_STARTED, &json!({"incarnation": incarnation}));
+        let payload = json!({"incarnation": incarnation, "sandbox": sandbox.as_str()});
+        build.mark(kind::AGENT_STARTED, &payload);
         build.flush();
         build.done()
     }
@@ -44,10 +47,11 @@ impl Conversation {
     }
 
     /// No process could be started. Whoever waits is told; the next message tries again.
-    pub fn start_failed(&mut self, message: &str, now: Timestamp) -> Step {
+    pub fn start_failed(&mut self, code: Code, message: &str, now: Timestamp) -> Step {
         self.phase = Phase::Down;
         let mut build = self.build(now);
         let failure = Failure::NotStarted {
+            code,
             message: message.to_owned(),
         };
         build.mark(
@@ -70,9 +74,9 @@ impl Conversation {
             process.over = true;
             build.changed();
         }
-        build.mark(kind::AGENT_EXITED, &end_payload(end));
         let failure = Failure::Exited(end.clone());
         build.fail_pending(&failure);
+        build.mark(kind::AGENT_EXITED, &end_payload(end));
         build.fail_held(&failure);
         build.close_running_turns("agent_exited");
         build.next_prompt();
@@ -140,7 +144,7 @@ impl Build<'_> {
             Class::Response { id } => {
                 let pending = id.as_ref().and_then(|id| self.it.pending.remove(id));
                 match pending {
-                    Some(pending) => self.agent_answers(pending, envelope, stderr),
+                    Some(pending) => self.agent_answers(id.as_ref(), pending, envelope, stderr),
                     None => {
                         self.log(Source::Agent, kind::UNMATCHED, envelope.to_line());
                     }
@@ -162,15 +166,20 @@ impl Build<'_> {
         self.consider(&asked);
     }
 
-    fn agent_answers(&mut self, pending: Pending, mut envelope: Envelope, stderr: &[String]) {
+    fn agent_answers(
+        &mut self,
+        id: Option<&Id>,
+        pending: Pending,
+        mut envelope: Envelope,
+        stderr: &[String],
+    ) {
         if !stderr.is_empty() {
             envelope.explain_error(&stderr.join("\n"));
         }
-        envelope.set_id(&pending.original);
-        let ours = matches!(
-            pending.about,
-            About::Initialize { ours: true } | About::Reload { .. } | About::Remake { .. }
-        );
+        if id != Some(&pending.original) {
+            envelope.set_id(&pending.original);
+        }
+        let ours = pending.about.is_ours();
         if let About::New { .. } = pending.about {
             self.name_apart(&mut envelope);
         }

@@ -1,8 +1,8 @@
 //! Putting a step together.
 
 use super::{
-    About, Act, AgentEnd, Conversation, Failure, Held, NewSessionEvent, Outcome, Pending, Source,
-    Step, Stream, Timestamp, Turn, Value, Waiter, kind,
+    About, Act, AgentEnd, Conversation, Failure, Held, NewSessionEvent, Outcome, Pending,
+    SessionFace, Source, Step, Stream, Timestamp, Turn, Value, Waiter, kind,
 };
 use crate::message::{Class, Envelope};
 
@@ -76,7 +76,34 @@ impl<'a> Build<'a> {
             payload,
             wire: None,
         });
-        self.it.end.log
+        let place = self.it.end.log;
+        if self.it.record.face == SessionFace::Acp {
+            self.number_line(place);
+        }
+        place
+    }
+
+    /// Gives what clients of ACP see a number in their own order.
+    fn number_line(&mut self, place: u64) {
+        if !self
+            .step
+            .events
+            .last()
+            .is_some_and(NewSessionEvent::is_line)
+        {
+            return;
+        }
+        self.it.end.universal += 1;
+        self.step.events.push(NewSessionEvent {
+            stream: Stream::Universal,
+            at: self.now,
+            source: Source::Server,
+            kind: kind::LINE.to_owned(),
+            author: None,
+            connection: None,
+            payload: place.to_string(),
+            wire: None,
+        });
     }
 
     /// An entry of the server's own.
@@ -111,7 +138,7 @@ impl<'a> Build<'a> {
         wire: Option<&Envelope>,
     ) -> u64 {
         let payload = held.envelope.to_line();
-        let wire = wire.map(Envelope::to_line).filter(|wire| *wire != payload);
+        let wire = wire.map(Envelope::to_line);
         let mut line = wire.clone().unwrap_or_else(|| payload.clone());
         line.push('\n');
         let place = self.log_by(
@@ -121,6 +148,7 @@ impl<'a> Build<'a> {
             held.author.clone(),
             held.connection.clone(),
         );
+        // Not numbered: what is sent to the agent is nothing that it said.
         if let Some(event) = self.step.events.last_mut() {
             event.wire = wire;
         }
@@ -207,10 +235,20 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Tells everybody who waits for something that the agent has.
+    /// Tells everybody who waits for something that the agent has, and those who read along.
     pub(super) fn fail_pending(&mut self, failure: &Failure) {
         for pending in std::mem::take(&mut self.it.pending).into_values() {
-            self.answer(pending.waiter, Outcome::Failed(failure.clone()));
+            if pending.about.is_ours() {
+                continue;
+            }
+            let line = Envelope::failure(&pending.original, failure.error()).to_line();
+            self.log(Source::Server, kind::FAILED, line.clone());
+            // Clients that speak JSON-RPC wait for its answer: a failed transport tells them less.
+            let outcome = match self.it.record.face {
+                SessionFace::Acp => Outcome::Response(line),
+                SessionFace::Universal | SessionFace::Native => Outcome::Failed(failure.clone()),
+            };
+            self.answer(pending.waiter, outcome);
         }
     }
 

@@ -88,7 +88,7 @@ impl Build<'_> {
             Class::Request { method, id } => self.pass_request(held, &method, id),
             Class::Notification { .. } => {
                 let wire = self.translated(&held.envelope);
-                self.send(Source::Client, kind::MESSAGE, &held, Some(&wire));
+                self.send(Source::Client, kind::MESSAGE, &held, wire.as_ref());
                 self.answer(held.waiter, Outcome::Accepted);
             }
             Class::Response { id } => {
@@ -113,7 +113,8 @@ impl Build<'_> {
         // Two clients may count from the same number.
         let id = if self.it.pending.contains_key(&original) {
             let id = self.it.own_id();
-            wire.set_id(&id);
+            wire.get_or_insert_with(|| held.envelope.clone())
+                .set_id(&id);
             id
         } else {
             original.clone()
@@ -128,10 +129,13 @@ impl Build<'_> {
             }
         }
         if let About::Prompt { conversation } = &about {
-            self.carry_history(conversation, &mut wire);
+            if let Some(text) = self.history_of(conversation) {
+                wire.get_or_insert_with(|| held.envelope.clone())
+                    .prepend_text(&text);
+            }
             self.turn_of(&held, conversation);
         }
-        self.send(Source::Client, kind::MESSAGE, &held, Some(&wire));
+        self.send(Source::Client, kind::MESSAGE, &held, wire.as_ref());
         let pending = Pending {
             waiter: held.waiter,
             original,
@@ -161,19 +165,17 @@ impl Build<'_> {
         self.begin_turn(turn);
     }
 
-    /// The message with the ids that this process knows.
-    fn translated(&self, envelope: &Envelope) -> Envelope {
-        let mut wire = envelope.clone();
-        let binding = envelope.session().and_then(|public| {
-            let mut bindings = self.it.record.bindings.iter();
-            bindings.find(|it| it.public == public)
-        });
-        if let Some(binding) = binding
-            && binding.agent != binding.public
-        {
-            wire.set_session(&binding.agent);
+    /// The message with the ids that this process knows; `None` if it has them already.
+    fn translated(&self, envelope: &Envelope) -> Option<Envelope> {
+        let public = envelope.session()?;
+        let mut bindings = self.it.record.bindings.iter();
+        let binding = bindings.find(|it| it.public == public)?;
+        if binding.agent == binding.public {
+            return None;
         }
-        wire
+        let mut wire = envelope.clone();
+        wire.set_session(&binding.agent);
+        Some(wire)
     }
 }
 

@@ -170,19 +170,15 @@ impl Build<'_> {
         }
     }
 
-    /// Puts what a conversation must be reminded of into its prompt.
-    pub(super) fn carry_history(&mut self, conversation: &str, wire: &mut Envelope) {
-        let Some(told) = self.it.told.remove(conversation) else {
-            return;
-        };
-        if let Some(text) = told {
-            wire.prepend_text(&text);
-        }
+    /// What a conversation must be reminded of with its next prompt.
+    pub(super) fn history_of(&mut self, conversation: &str) -> Option<String> {
+        let told = self.it.told.remove(conversation)?;
         // With the prompt or not at all: both are written in one transaction.
         if let Some(binding) = self.it.binding(conversation) {
             binding.replay_due = None;
             self.changed();
         }
+        told
     }
 }
 

@@ -11,6 +11,8 @@ const NOW: Timestamp = Timestamp::from_millis(1);
 struct World {
     it: Conversation,
     log: Vec<SessionEvent>,
+    /// The places of what clients of ACP see.
+    lines: Vec<u64>,
     acts: Vec<Act>,
     waiter: Waiter,
     output: u64,
@@ -58,6 +60,7 @@ impl World {
         Self {
             it: Conversation::new(session, end, Vec::new(), 0, Options::default()),
             log: Vec::new(),
+            lines: Vec::new(),
             acts: Vec::new(),
             waiter: 0,
             output: 0,
@@ -67,6 +70,10 @@ impl World {
 
     fn take(&mut self, step: Step) {
         for event in step.events {
+            if event.stream == Stream::Universal {
+                self.lines.push(event.payload.parse().unwrap());
+                continue;
+            }
             self.log.push(SessionEvent {
                 session: self.it.record.id.clone(),
                 sequence: self.log.len() as u64 + 1,
@@ -74,6 +81,7 @@ impl World {
             });
         }
         assert_eq!(self.it.end.log, self.log.len() as u64, "places");
+        assert_eq!(self.it.end.universal, self.lines.len() as u64, "lines");
         for turn in step.turns {
             self.turns.insert(turn.number, turn);
         }
@@ -116,7 +124,8 @@ impl World {
     fn started(&mut self) {
         assert_eq!(self.acts.pop(), Some(Act::Start));
         self.output = 0;
-        let step = self.it.started(7, NOW);
+        let sandbox = self.it.record.sandbox.clone();
+        let step = self.it.started(&sandbox, 7, NOW);
         self.take(step);
     }
 
@@ -212,7 +221,7 @@ fn the_end_of_the_agent_answers_at_once_and_the_next_message_starts_another() {
     world.died();
     assert!(matches!(
         world.answer(waiter),
-        Some(Outcome::Failed(Failure::Exited(end))) if end.stderr == ["oh"]
+        Some(Outcome::Response(line)) if line.contains("exit status 3") && line.contains("oh")
     ));
     assert_eq!(world.turns[&1].outcome.as_deref(), Some("agent_exited"));
     world.acts.clear();
@@ -411,7 +420,7 @@ fn a_session_that_is_over_takes_nothing() {
     world.take(step);
     assert!(matches!(
         world.answer(waiter),
-        Some(Outcome::Failed(Failure::Ended { .. }))
+        Some(Outcome::Response(line)) if line.contains("closed")
     ));
     assert!(world.acts.contains(&Act::Stop));
     assert!(!world.it.record().holds_name);
@@ -436,4 +445,18 @@ fn input_lies_without_holes() {
         }
     }
     assert_eq!(world.it.end().position.input, at);
+}
+
+#[test]
+fn what_clients_see_is_numbered_apart() {
+    let mut world = World::with_conversation(false);
+    world.prompted(2, "a1");
+    world.agent(&json!({"method": "session/update", "params": {"sessionId": "a1"}}));
+    world.died();
+    let seen: Vec<&SessionEvent> = world.log.iter().filter(|it| it.event.is_line()).collect();
+    let places: Vec<u64> = seen.iter().map(|it| it.sequence).collect();
+    assert_eq!(places, world.lines);
+    let kinds: Vec<&str> = seen.iter().map(|it| it.event.kind.as_str()).collect();
+    let tail = &kinds[kinds.len() - 3..];
+    assert_eq!(tail, [kind::MESSAGE, kind::FAILED, kind::AGENT_EXITED]);
 }

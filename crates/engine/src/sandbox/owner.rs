@@ -431,6 +431,7 @@ pub(crate) fn access_of(
 ) -> SandboxAccess {
     SandboxAccess {
         id: record.id.clone(),
+        workspace: record.workspace.clone(),
         secure: record.secure,
         access_token: token::derive(&inner.secret, Purpose::Guest, &record.id),
         traffic_token: traffic_token(inner, record),

@@ -75,7 +75,10 @@ fn make_directory(place: &Place, path: &str) -> OpResult<()> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists && Path::new(path).is_dir() => return Ok(()),
         Err(e) => return Err(system(&what(), e)),
     }
-    lchown(path, Some(place.user.uid), Some(place.user.gid)).map_err(|e| system(&what(), e))
+    match place.owner {
+        Some((uid, gid)) => lchown(path, Some(uid), Some(gid)).map_err(|e| system(&what(), e)),
+        None => Ok(()),
+    }
 }
 
 fn set_mode(path: &str, mode: u32) -> OpResult<()> {
@@ -144,8 +147,8 @@ impl Output {
         if meta.len() > 0 {
             self.file.set_len(0)?;
         }
-        if (meta.uid(), meta.gid()) != (place.user.uid, place.user.gid) {
-            std::os::unix::fs::fchown(&*self.file, Some(place.user.uid), Some(place.user.gid))?;
+        if let Some((uid, gid)) = place.owner.filter(|o| *o != (meta.uid(), meta.gid())) {
+            std::os::unix::fs::fchown(&*self.file, Some(uid), Some(gid))?;
         }
         // After the change of owner, which takes set-id bits away.
         if new || self.temporary.is_some() {

@@ -19,7 +19,6 @@ use rustix::{
 use tokio::{io::unix::AsyncFd, sync::Notify};
 use woodfrog_guest_proto::{Channel, ErrorCode, PtySize, Rlimit, StartRequest, StdinMode, limits};
 use woodfrog_linux::{
-    caps::CapSet,
     limits::{Resource, ResourceLimit},
     spawn::{SpawnError, SpawnSpec, Stdio, spawn_pid},
 };
@@ -64,7 +63,7 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
         cwd: c_string(&cwd)?,
         uid: user.uid,
         gid: user.gid,
-        groups: user.groups.clone(),
+        groups: guest.acting.of_processes(user.groups.clone()),
         stdio,
         rlimits: request
             .rlimits
@@ -72,7 +71,7 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
             .map(rlimit)
             .collect::<OpResult<_>>()?,
         umask: 0o022,
-        capabilities: CapSet::SANDBOX,
+        capabilities: guest.acting.capabilities(),
         oom_score_adj: None,
     };
     let pid = spawn_pid(spec).map_err(|e| spawn_error(&request.cmd, &cwd, &e))?;
@@ -80,6 +79,7 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
         .retention
         .unwrap_or(limits::DEFAULT_RETENTION as u64) as usize;
     let timeout = request.timeout_ms;
+    let pieces = request.pieces;
     let process = Rc::new(Process {
         id: guest.processes.borrow_mut().next_id(),
         pid,
@@ -87,9 +87,10 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
         user: user.name,
         cwd,
         started_ms: crate::system::unix_ms(),
+        ended_ms: Cell::new(None),
         size: Cell::new(request.pty),
         request,
-        log: RefCell::new(Log::new(retention.max(limits::MIN_RETENTION))),
+        log: RefCell::new(Log::new(retention.max(limits::MIN_RETENTION), pieces)),
         grew: Notify::new(),
         moved: Notify::new(),
         exit: Cell::new(None),

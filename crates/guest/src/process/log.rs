@@ -5,33 +5,54 @@ use std::{
     io::IoSlice,
 };
 
-use woodfrog_guest_proto::{Channel, From, Gap};
+use woodfrog_guest_proto::{Channel, From, Gap, Pieces, limits};
 
 /// One run of bytes of the same channel may cost this much bookkeeping; runs are limited to a
 /// count that keeps it below the retention.
 const RUN_COST: usize = 64;
 
+/// Bytes of one channel; with [`Pieces::Apart`] those of one write.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    start: u64,
+    channel: Channel,
+    at_ms: u64,
+    /// Counts from 1, without a hole.
+    number: u64,
+}
+
+/// What a reader gets next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) channel: Channel,
+    pub(crate) len: usize,
+    pub(crate) at_ms: u64,
+    pub(crate) number: u64,
+}
+
 /// Keeps the newest bytes, at most `capacity`, and never forgets what an attached reader has not
 /// read: [`Log::room`] says how much may be added now.
 pub(crate) struct Log {
     ring: VecDeque<u8>,
-    /// Where runs of one channel begin; the first begins at or before `start`.
-    runs: VecDeque<(u64, Channel)>,
+    /// The first begins at or before `start`.
+    runs: VecDeque<Run>,
     start: u64,
     capacity: usize,
     max_runs: usize,
+    pieces: Pieces,
     readers: BTreeMap<u64, u64>,
     next_reader: u64,
 }
 
 impl Log {
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize, pieces: Pieces) -> Self {
         Self {
             ring: VecDeque::new(),
             runs: VecDeque::new(),
             start: 0,
             capacity,
             max_runs: (capacity / RUN_COST).max(16),
+            pieces,
             readers: BTreeMap::new(),
             next_reader: 0,
         }
@@ -56,7 +77,7 @@ impl Log {
             return self.capacity;
         };
         // One more run could be needed; the oldest must be dispensable when there are too many.
-        if self.runs.len() >= self.max_runs && self.runs.get(1).is_none_or(|r| r.0 > *slowest) {
+        if self.runs.len() >= self.max_runs && self.runs.get(1).is_none_or(|r| r.start > *slowest) {
             return 0;
         }
         self.capacity
@@ -64,15 +85,23 @@ impl Log {
     }
 
     /// Appends at most [`Log::room`] bytes, dropping the oldest.
-    pub(crate) fn push(&mut self, channel: Channel, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, channel: Channel, now_ms: u64, bytes: &[u8]) {
         let excess = (self.ring.len() + bytes.len()).saturating_sub(self.capacity);
         self.drop_oldest(excess.min(self.ring.len()));
-        if self.runs.back().is_none_or(|run| run.1 != channel) {
+        let last = self.runs.back();
+        let number = last.map_or(1, |run| run.number + 1);
+        let goes_on = |run: &Run| self.pieces == Pieces::Joined && run.channel == channel;
+        if !last.is_some_and(goes_on) {
             if self.runs.len() >= self.max_runs {
-                let next = self.runs.get(1).map_or(self.end(), |run| run.0);
+                let next = self.runs.get(1).map_or(self.end(), |run| run.start);
                 self.drop_oldest((next - self.start) as usize);
             }
-            self.runs.push_back((self.end(), channel));
+            self.runs.push_back(Run {
+                start: self.end(),
+                channel,
+                at_ms: now_ms,
+                number,
+            });
         }
         if self.ring.capacity() - self.ring.len() < bytes.len() {
             // Doubling, but never beyond the capacity.
@@ -88,7 +117,7 @@ impl Log {
     fn drop_oldest(&mut self, count: usize) {
         self.ring.drain(..count);
         self.start += count as u64;
-        while self.runs.get(1).is_some_and(|run| run.0 <= self.start) {
+        while self.runs.get(1).is_some_and(|run| run.start <= self.start) {
             self.runs.pop_front();
         }
     }
@@ -99,6 +128,7 @@ impl Log {
             From::Latest => self.end(),
             From::Offset(offset) if offset > self.end() => return Err(self.end()),
             From::Offset(offset) => offset,
+            From::After(number) => self.after(number).ok_or(self.end())?,
         };
         let at = wanted.max(self.start);
         let id = self.next_reader;
@@ -111,6 +141,27 @@ impl Log {
                 to: at,
             }),
         ))
+    }
+
+    /// How much one push may be, for a piece to fit into one frame.
+    pub(crate) fn most_at_once(&self) -> usize {
+        match self.pieces {
+            Pieces::Joined => usize::MAX,
+            Pieces::Apart => limits::DATA_CHUNK,
+        }
+    }
+
+    /// Where the piece after `number` begins, or would begin; `None` if there is no such number.
+    fn after(&self, number: u64) -> Option<u64> {
+        let Some((first, last)) = self.runs.front().zip(self.runs.back()) else {
+            return (number == 0).then_some(self.start);
+        };
+        if number > last.number {
+            return None;
+        }
+        let index = (number + 1).saturating_sub(first.number);
+        let run = self.runs.get(usize::try_from(index).ok()?);
+        Some(run.map_or(self.end(), |run| run.start.max(self.start)))
     }
 
     pub(crate) fn detach(&mut self, reader: u64) {
@@ -127,15 +178,20 @@ impl Log {
         }
     }
 
-    /// The channel at `at` and how many bytes, up to `most`, follow on it.
-    pub(crate) fn run_at(&self, at: u64, most: usize) -> Option<(Channel, usize)> {
+    /// What is at `at`, up to `most` bytes of one run.
+    pub(crate) fn run_at(&self, at: u64, most: usize) -> Option<Piece> {
         if at < self.start || at >= self.end() {
             return None;
         }
-        let next = self.runs.partition_point(|run| run.0 <= at);
-        let channel = self.runs.get(next.checked_sub(1)?)?.1;
-        let limit = self.runs.get(next).map_or(self.end(), |run| run.0);
-        Some((channel, most.min((limit - at) as usize)))
+        let next = self.runs.partition_point(|run| run.start <= at);
+        let run = self.runs.get(next.checked_sub(1)?)?;
+        let limit = self.runs.get(next).map_or(self.end(), |run| run.start);
+        Some(Piece {
+            channel: run.channel,
+            len: most.min((limit - at) as usize),
+            at_ms: run.at_ms,
+            number: run.number,
+        })
     }
 
     /// The bytes `at..at + len`, which must be held.
@@ -169,12 +225,18 @@ mod tests {
 
     #[test]
     fn without_readers_the_oldest_goes() {
-        let mut log = Log::new(8);
-        log.push(Channel::Stdout, b"abcdef");
-        log.push(Channel::Stderr, b"ghij");
+        let mut log = Log::new(8, Pieces::Joined);
+        log.push(Channel::Stdout, 0, b"abcdef");
+        log.push(Channel::Stderr, 0, b"ghij");
         assert_eq!((log.start(), log.end()), (2, 10));
-        assert_eq!(log.run_at(2, 100), Some((Channel::Stdout, 4)));
-        assert_eq!(log.run_at(6, 100), Some((Channel::Stderr, 4)));
+        let piece = |channel, number| Piece {
+            channel,
+            len: 4,
+            at_ms: 0,
+            number,
+        };
+        assert_eq!(log.run_at(2, 100), Some(piece(Channel::Stdout, 1)));
+        assert_eq!(log.run_at(6, 100), Some(piece(Channel::Stderr, 2)));
         assert_eq!(text(&log, 2, 8), b"cdefghij");
         let (_, gap) = log.attach(From::Offset(0)).unwrap();
         assert_eq!(gap, Some(Gap { from: 0, to: 2 }));
@@ -183,15 +245,15 @@ mod tests {
 
     #[test]
     fn the_slowest_reader_limits_the_room() {
-        let mut log = Log::new(8);
+        let mut log = Log::new(8, Pieces::Joined);
         let (slow, _) = log.attach(From::Offset(0)).unwrap();
         let (fast, _) = log.attach(From::Latest).unwrap();
-        log.push(Channel::Stdout, b"abcdef");
+        log.push(Channel::Stdout, 0, b"abcdef");
         log.advance(fast, 6);
         assert_eq!(log.room(), 2);
         log.advance(slow, 3);
         assert_eq!(log.room(), 5);
-        log.push(Channel::Stdout, b"ghijk");
+        log.push(Channel::Stdout, 0, b"ghijk");
         assert_eq!((log.start(), log.room()), (3, 0));
         assert_eq!(text(&log, log.position(slow), 8), b"defghijk");
         log.detach(slow);
@@ -202,14 +264,14 @@ mod tests {
 
     #[test]
     fn runs_are_bounded_and_readers_keep_theirs() {
-        let mut log = Log::new(1024);
+        let mut log = Log::new(1024, Pieces::Joined);
         for i in 0..1000u32 {
             let channel = if i % 2 == 0 {
                 Channel::Stdout
             } else {
                 Channel::Stderr
             };
-            log.push(channel, b"x");
+            log.push(channel, 0, b"x");
         }
         assert!(log.runs.len() <= 16);
         let (reader, _) = log.attach(From::Offset(log.start())).unwrap();
@@ -217,7 +279,30 @@ mod tests {
         log.advance(reader, 1);
         assert!(log.room() > 0);
         let at = log.position(reader);
-        log.push(Channel::Stdout, b"y");
+        log.push(Channel::Stdout, 0, b"y");
         assert!(log.start() <= at);
+    }
+
+    #[test]
+    fn pieces_that_are_apart_have_numbers() {
+        let mut log = Log::new(8, Pieces::Apart);
+        assert_eq!(log.after(0), Some(0));
+        assert_eq!(log.after(1), None);
+        for (at_ms, bytes) in [(5, &b"ab"[..]), (5, b"cd"), (6, b"efgh")] {
+            log.push(Channel::Stdout, at_ms, bytes);
+        }
+        let piece = |at| log.run_at(at, 100).map(|p| (p.number, p.at_ms, p.len));
+        assert_eq!(piece(0), Some((1, 5, 2)));
+        assert_eq!(piece(2), Some((2, 5, 2)));
+        let from = |number| log.after(number);
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(from),
+            [Some(0), Some(2), Some(4), Some(8), None]
+        );
+        // The first is gone and half of the second: what is left of it is still the second.
+        log.push(Channel::Stdout, 7, b"ijk");
+        let from = |number| log.after(number);
+        assert_eq!([0, 1, 2, 3].map(from), [Some(3), Some(3), Some(4), Some(8)]);
+        assert_eq!(log.run_at(3, 100).map(|p| (p.number, p.len)), Some((2, 1)));
     }
 }

@@ -54,6 +54,7 @@ async fn finish(guest: &Guest, process: &Rc<Process>) {
         log.seal();
         log.end()
     };
+    process.ended_ms.set(Some(crate::system::unix_ms()));
     *process.end.borrow_mut() = Some(ProcessEnd {
         exit,
         status: exit.status(),
@@ -123,7 +124,10 @@ async fn wait_room(process: &Process) {
 }
 
 fn take(process: &Process, fd: &OwnedFd, channel: Channel) -> Taken {
-    let room = process.log.borrow().room().min(CHUNK);
+    let room = {
+        let log = process.log.borrow();
+        log.room().min(CHUNK).min(log.most_at_once())
+    };
     if room == 0 {
         return Taken::Nothing;
     }
@@ -131,10 +135,11 @@ fn take(process: &Process, fd: &OwnedFd, channel: Channel) -> Taken {
         match read(fd, scratch.get_mut(..room).unwrap_or_default()) {
             Ok(0) => Taken::End,
             Ok(n) => {
-                process
-                    .log
-                    .borrow_mut()
-                    .push(channel, scratch.get(..n).unwrap_or_default());
+                process.log.borrow_mut().push(
+                    channel,
+                    crate::system::unix_ms(),
+                    scratch.get(..n).unwrap_or_default(),
+                );
                 process.grew.notify_waiters();
                 Taken::Bytes(n)
             }

@@ -1,10 +1,10 @@
 //! Sends a process's output to one attached reader.
 
-use std::{io, io::IoSlice, rc::Rc};
+use std::{cell::Cell, io, io::IoSlice, rc::Rc};
 
-use woodfrog_guest_proto::{FrameKind, From, Gap, Started, data_prefix, limits};
+use woodfrog_guest_proto::{FrameKind, From, Gap, Moment, Started, Times, data_prefix, limits};
 
-use super::{Process, pid_number};
+use super::{Process, log::Piece, pid_number};
 use crate::{
     conn::Conn,
     error::{OpResult, invalid},
@@ -14,13 +14,25 @@ use crate::{
 struct Reader {
     process: Rc<Process>,
     id: u64,
+    times: Times,
+    /// The number told last.
+    told: Cell<Option<u64>>,
 }
 
 impl Reader {
-    fn attach(process: Rc<Process>, from: From) -> OpResult<(Self, Option<Gap>)> {
+    fn attach(process: Rc<Process>, from: From, times: Times) -> OpResult<(Self, Option<Gap>)> {
         let attached = process.log.borrow_mut().attach(from);
         match attached {
-            Ok((id, gap)) => Ok((Self { process, id }, gap)),
+            Ok((id, gap)) => {
+                let told = Cell::new(None);
+                let reader = Self {
+                    process,
+                    id,
+                    times,
+                    told,
+                };
+                Ok((reader, gap))
+            }
             Err(end) => Err(invalid(format!(
                 "offset lies beyond the end of the output ({end})"
             ))),
@@ -41,8 +53,13 @@ impl Drop for Reader {
 
 /// Replies with where the stream begins, then streams until the process has ended or the host
 /// is gone. Neither harms the process.
-pub(crate) async fn follow(conn: &Conn, process: Rc<Process>, from: From) -> OpResult<()> {
-    let (reader, gap) = Reader::attach(process, from)?;
+pub(crate) async fn follow(
+    conn: &Conn,
+    process: Rc<Process>,
+    from: From,
+    times: Times,
+) -> OpResult<()> {
+    let (reader, gap) = Reader::attach(process, from, times)?;
     // Failing to send means that the host is gone: nobody is left to tell.
     let _ = stream(conn, &reader, gap).await;
     Ok(())
@@ -80,9 +97,19 @@ async fn stream(conn: &Conn, reader: &Reader, gap: Option<Gap>) -> io::Result<()
 async fn send_run(conn: &Conn, reader: &Reader) -> io::Result<bool> {
     let process = &reader.process;
     let start = reader.position();
-    let Some((channel, len)) = process.log.borrow().run_at(start, limits::DATA_CHUNK) else {
+    let Some(piece) = process.log.borrow().run_at(start, limits::DATA_CHUNK) else {
         return Ok(false);
     };
+    let Piece {
+        channel,
+        len,
+        at_ms,
+        number,
+    } = piece;
+    if reader.times == Times::Told && reader.told.replace(Some(number)) != Some(number) {
+        let moment = Moment { at_ms, number };
+        conn.send(FrameKind::Event, &moment).await?;
+    }
     let prefix = data_prefix(channel, start, len);
     let mut sent = 0;
     while sent < prefix.len() + len {

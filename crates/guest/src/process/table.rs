@@ -7,7 +7,7 @@ use std::{
 
 use rustix::process::{Pid, WaitStatus};
 use tokio::time::Instant;
-use woodfrog_guest_proto::{ErrorCode, Exit, ProcessInfo, ProcessRef, limits};
+use woodfrog_guest_proto::{ErrorCode, Exit, Keep, ProcessInfo, ProcessRef, limits};
 
 use super::{Process, pid_number};
 use crate::error::{OpResult, fail};
@@ -18,6 +18,8 @@ pub(crate) struct Table {
     running: BTreeMap<u64, Rc<Process>>,
     /// Oldest first.
     ended: VecDeque<(Instant, Rc<Process>)>,
+    /// Those that are to be kept until they are forgotten, oldest first.
+    kept: VecDeque<Rc<Process>>,
 }
 
 impl Table {
@@ -53,9 +55,39 @@ impl Table {
     /// Moves a process to the ended ones and drops what is beyond the limits there.
     pub(crate) fn ended(&mut self, process: &Process) {
         if let Some(process) = self.running.remove(&process.id) {
-            self.ended.push_back((Instant::now(), process));
+            match process.request.keep {
+                Keep::Briefly => self.ended.push_back((Instant::now(), process)),
+                Keep::UntilForgotten => self.kept.push_back(process),
+            }
         }
+        self.prune_kept();
         self.prune();
+    }
+
+    /// Makes room among those that nobody forgets.
+    fn prune_kept(&mut self) {
+        let mut bytes: usize = self.kept.iter().map(|p| p.log.borrow().held()).sum();
+        while self.kept.len() > limits::KEPT || (bytes > limits::KEPT_BYTES && self.kept.len() > 1)
+        {
+            let Some(oldest) = self.kept.pop_front() else {
+                return;
+            };
+            bytes -= oldest.log.borrow().held();
+        }
+    }
+
+    /// Drops what is kept of a process that has ended.
+    pub(crate) fn forget(&mut self, target: &ProcessRef) -> OpResult<()> {
+        let process = self.find(target)?;
+        if self.running.contains_key(&process.id) {
+            return Err(fail(
+                ErrorCode::Busy,
+                format!("process {} still runs", process.id),
+            ));
+        }
+        self.kept.retain(|p| p.id != process.id);
+        self.ended.retain(|(_, p)| p.id != process.id);
+        Ok(())
     }
 
     /// Drops ended processes beyond the limits; the time at which that is due again.
@@ -84,19 +116,27 @@ impl Table {
         };
         let running = self.running.values().rev().find(|p| matches(p));
         let ended = || self.ended.iter().rev().map(|(_, p)| p).find(|p| matches(p));
-        running.or_else(ended).cloned().ok_or_else(|| match target {
-            ProcessRef::Id(id) => fail(ErrorCode::NotFound, format!("no process with id {id}")),
-            ProcessRef::Pid(pid) => fail(ErrorCode::NotFound, format!("no process with pid {pid}")),
-            ProcessRef::Tag(tag) => {
-                fail(ErrorCode::NotFound, format!("no process with tag '{tag}'"))
-            }
-        })
+        let kept = || self.kept.iter().rev().find(|p| matches(p));
+        running
+            .or_else(ended)
+            .or_else(kept)
+            .cloned()
+            .ok_or_else(|| match target {
+                ProcessRef::Id(id) => fail(ErrorCode::NotFound, format!("no process with id {id}")),
+                ProcessRef::Pid(pid) => {
+                    fail(ErrorCode::NotFound, format!("no process with pid {pid}"))
+                }
+                ProcessRef::Tag(tag) => {
+                    fail(ErrorCode::NotFound, format!("no process with tag '{tag}'"))
+                }
+            })
     }
 
     pub(crate) fn infos(&mut self) -> Vec<ProcessInfo> {
         self.prune();
         let ended = self.ended.iter().map(|(_, p)| p.info());
         ended
+            .chain(self.kept.iter().map(|p| p.info()))
             .chain(self.running.values().map(|p| p.info()))
             .collect()
     }

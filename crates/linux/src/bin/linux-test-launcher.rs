@@ -70,7 +70,7 @@ fn init(script: String) -> Result<(), Box<dyn Error>> {
         cwd: CString::from(c"/"),
         uid: 0,
         gid: 0,
-        groups: vec![],
+        groups: Some(vec![]),
         stdio: Stdio::Fds {
             stdin: null()?.into(),
             stdout: null()?.into(),

@@ -142,7 +142,7 @@ pub(super) fn spec(
         cwd: CString::from(c"/"),
         uid: 0,
         gid: 0,
-        groups: vec![],
+        groups: Some(vec![]),
         stdio: Stdio::Fds {
             stdin,
             stdout: null.into(),

@@ -43,7 +43,7 @@ pub fn start(program: CString, argv: Vec<CString>) -> Result<(OwnedFd, Spawned),
         cwd: CString::from(c"/"),
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
-        groups: vec![],
+        groups: Some(vec![]),
         stdio: Stdio::Fds {
             stdin: theirs,
             stdout: stderr()?,

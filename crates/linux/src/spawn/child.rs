@@ -148,11 +148,13 @@ fn identity(prepared: &Prepared) -> Result<(), i32> {
     let spec = &prepared.spec;
     // SAFETY: raw calls that act on this task only; `groups` is a valid array of its length.
     unsafe {
-        ok(libc::syscall(
-            libc::SYS_setgroups,
-            spec.groups.len(),
-            spec.groups.as_ptr(),
-        ))?;
+        if let Some(groups) = &spec.groups {
+            ok(libc::syscall(
+                libc::SYS_setgroups,
+                groups.len(),
+                groups.as_ptr(),
+            ))?;
+        }
         ok(libc::syscall(
             libc::SYS_setresgid,
             spec.gid,

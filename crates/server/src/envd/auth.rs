@@ -154,6 +154,7 @@ mod tests {
     fn access() -> SandboxAccess {
         SandboxAccess {
             id: woodfrog_types::SandboxId::generate(),
+            workspace: woodfrog_types::WorkspaceId::default_workspace(),
             secure: true,
             access_token: TOKEN.to_owned(),
             traffic_token: None,

@@ -25,7 +25,7 @@ use woodfrog_server::ServerOptions;
 use woodfrog_server::gateway::DataPlane;
 use woodfrog_server::serve::{Faces, Listener, serve};
 use woodfrog_types::network::NetworkSpec;
-use woodfrog_types::{Code, Fault, SandboxId};
+use woodfrog_types::{Code, Fault, SandboxId, WorkspaceId};
 
 /// Long enough for a busy machine; reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -180,6 +180,7 @@ impl World {
         }
         let access = SandboxAccess {
             id: SandboxId::generate(),
+            workspace: WorkspaceId::default_workspace(),
             secure: true,
             access_token: TOKEN.to_owned(),
             traffic_token: setup.traffic_token,

@@ -27,6 +27,7 @@ use crate::reach::{Reaching, RealGuest};
 /// A server, its router and keys for it.
 pub(crate) struct Server {
     router: Router,
+    pub(crate) app: App,
     /// Of the default workspace.
     pub(crate) admin: String,
     /// Of another workspace, not an admin's.
@@ -89,6 +90,7 @@ impl Server {
         let app = App::new(engine, options).with_spool(dir.path());
         Self {
             router: woodfrog_server::control(&app),
+            app,
             admin,
             other,
             dir,

@@ -1,5 +1,6 @@
 //! The faces over a real engine with a store in memory and a driver that makes nothing.
 
+mod agent;
 mod auth;
 mod data;
 mod e2b;

@@ -2,8 +2,8 @@
 
 use super::{
     ClientMessage, Code, Command, Duration, Envelope, Fault, NAME_BYTES_MAX, Outcome, Page,
-    PageRequest, Reader, Scope, Session, SessionFace, SessionFilter, SessionId, SessionState,
-    Sessions, StoreError, Stream, Timestamp, fault,
+    PageRequest, Reader, Scope, Session, SessionEvent, SessionFace, SessionFilter, SessionId,
+    SessionState, Sessions, StoreError, Stream, Timestamp, fault,
 };
 
 /// One agent process that a client named.
@@ -21,6 +21,22 @@ pub enum Posted {
     Response(String),
     /// It is in the log and on its way.
     Accepted,
+}
+
+/// An agent's lines, from some number on.
+pub struct Lines {
+    /// Reads the log; [`woodfrog_types::session::NewSessionEvent::is_line`] says what is a line.
+    pub reader: Reader,
+    /// The number of the line before the first.
+    pub number: u64,
+    /// Lines that were asked for and are no longer held.
+    pub missing: Option<(u64, u64)>,
+}
+
+/// Where in the log the line of this entry is.
+fn place_of(entry: &SessionEvent) -> Result<u64, Fault> {
+    let place = entry.event.payload.parse();
+    place.map_err(|_| Fault::internal(format!("{} is no place", entry.id())))
 }
 
 /// Sessions of one sandbox that are listed at most.
@@ -57,12 +73,33 @@ impl Sessions {
         (envelope.method() != Some("session/prompt")).then_some(self.inner.options.request_timeout)
     }
 
-    /// What the agent says, from after a place of the log.
-    pub async fn acp_follow(&self, scope: &Scope, name: &str, after: u64) -> Result<Reader, Fault> {
+    /// What the agent says, after the line of this number. A number that no line has yet is
+    /// refused.
+    pub async fn acp_follow(&self, scope: &Scope, name: &str, after: u64) -> Result<Lines, Fault> {
         let session = self.acp_find(scope, name).await?;
         let session = session.ok_or_else(|| no_server(name))?;
         self.attend(&session).await;
-        Ok(self.follow(&session.id, Stream::Log, after))
+        let read = self
+            .inner
+            .store
+            .session_read(&session.id, Stream::Universal, after, 1, 1);
+        let slice = read.await.map_err(|error| fault(error, &session.id))?;
+        if after > slice.end.universal {
+            let text = format!(
+                "{after} is ahead of the stream, whose last event is {}",
+                slice.end.universal
+            );
+            return Err(Fault::invalid("Last-Event-ID", text));
+        }
+        let (place, number) = match slice.events.first() {
+            Some(next) => (place_of(next)?.saturating_sub(1), next.sequence - 1),
+            None => (slice.end.log, after),
+        };
+        Ok(Lines {
+            reader: self.follow(&session.id, Stream::Log, place),
+            number,
+            missing: (number > after).then_some((after + 1, number)),
+        })
     }
 
     /// The session behind the name.

@@ -59,8 +59,13 @@ impl Machines for Machine {
         }
     }
 
-    async fn command(&self, _: &GuestLease, agent: &str) -> Result<StartRequest, Fault> {
-        let (cmd, mut args) = match agent {
+    async fn command(
+        &self,
+        _: &SandboxId,
+        _: &GuestLease,
+        session: &Session,
+    ) -> Result<StartRequest, Fault> {
+        let (cmd, mut args) = match session.agent.as_str() {
             "mock" => (guest_binary(), vec!["mock-agent".to_owned()]),
             _ => (
                 "/bin/sh".into(),
@@ -236,7 +241,8 @@ impl World {
             .sessions
             .acp_follow(&self.scope, server, 0)
             .await
-            .unwrap();
+            .unwrap()
+            .reader;
         read_until(&mut reader, |seen| {
             seen.last()
                 .is_some_and(|it| it.event.kind == kind::AGENT_EXITED)

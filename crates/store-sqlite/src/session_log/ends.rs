@@ -10,6 +10,7 @@ use woodfrog_store::{Result, SessionAppend, StoreError};
 use woodfrog_types::SessionId;
 use woodfrog_types::session::{LogEnd, NewSessionEvent, Position, Stream, Turn};
 
+use super::index::Tail;
 use super::{SEQUENCE_MAX, place};
 use crate::reader::{first, get};
 use crate::sessions::{self, WHAT};
@@ -19,7 +20,7 @@ use crate::writer::{change, in_savepoint};
 /// Logs whose ends are remembered; one more, and all are looked up anew.
 const KNOWN_MAX: usize = 8192;
 /// Entries that one transaction deletes besides its other work.
-const SWEEP_ROWS: usize = 500;
+const SWEEP_ROWS: usize = 250;
 
 /// The writer's knowledge of logs. It is true within a transaction, between [`Logs::begin`] and
 /// [`Logs::flush`].
@@ -30,6 +31,8 @@ pub(crate) struct Logs {
     changed: Vec<SessionId>,
     /// SQLite's number for what others committed to the file.
     version: i64,
+    /// `None` if it has to be looked up.
+    tail: Option<Tail>,
     /// There may be entries to delete.
     trash: bool,
 }
@@ -62,6 +65,7 @@ impl Logs {
         let version = statement.query_row([], |row| row.get(0))?;
         if version != self.version || self.known.len() > KNOWN_MAX {
             self.known.clear();
+            self.tail = None;
             self.version = version;
         }
         Ok(())
@@ -69,12 +73,15 @@ impl Logs {
 
     /// Writes where the logs stand. An error means that the transaction is lost.
     pub(crate) fn flush(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        for session in std::mem::take(&mut self.changed) {
+        for session in self.changed.drain(..) {
             if let Some(known) = self.known.get_mut(&session) {
                 known.write(conn)?;
             }
         }
-        Ok(())
+        match &mut self.tail {
+            Some(tail) => tail.settle(conn),
+            None => Ok(()),
+        }
     }
 
     /// The transaction was rolled back, and with it whatever was known. The trash waits for the
@@ -82,6 +89,7 @@ impl Logs {
     pub(crate) fn lost(&mut self) {
         self.known.clear();
         self.changed.clear();
+        self.tail = None;
         self.trash = false;
     }
 
@@ -91,7 +99,7 @@ impl Logs {
         conn: &Connection,
         session: &SessionId,
     ) -> rusqlite::Result<()> {
-        self.trash = true;
+        (self.trash, self.tail) = (true, None);
         match self.known.remove(session) {
             Some(mut known) => known.write(conn),
             None => Ok(()),
@@ -111,10 +119,15 @@ impl Logs {
         };
         let (low, high): (i64, i64) = (row.get(0)?, row.get(1)?);
         drop(rows);
-        let sql = "DELETE FROM session_events WHERE place IN (SELECT place FROM session_events \
+        let limit = to_sql_int(SWEEP_ROWS);
+        let sql = "DELETE FROM session_events WHERE n IN (SELECT n FROM session_index \
                    WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3)";
-        let params = params![low, high, to_sql_int(SWEEP_ROWS)];
-        if conn.prepare_cached(sql)?.execute(params)? < SWEEP_ROWS {
+        let mut statement = conn.prepare_cached(sql)?;
+        statement.execute(params![low, high, limit])?;
+        let sql = "DELETE FROM session_index WHERE place IN (SELECT place FROM session_index \
+                   WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3)";
+        let mut statement = conn.prepare_cached(sql)?;
+        if statement.execute(params![low, high, limit])? < SWEEP_ROWS {
             let sql = "DELETE FROM session_trash WHERE low = ?1";
             conn.prepare_cached(sql)?.execute([low])?;
         }
@@ -141,14 +154,20 @@ impl Logs {
         if known.end.epoch != append.epoch {
             return Ok(Err(StoreError::Conflict { what: WHAT }));
         }
+        let mut tail = match self.tail {
+            Some(tail) => tail,
+            None => Tail::find(conn)?,
+        };
+        let last = &mut tail.last;
         // One statement fails as a whole by itself.
         let alone = append.events.len() <= 1 && append.record.is_none() && append.turns.is_empty();
         let written = match alone {
-            true => write(conn, known.log, known.end, append),
-            false => in_savepoint(conn, || write(conn, known.log, known.end, append))?,
+            true => write(conn, known, last, append),
+            false => in_savepoint(conn, || write(conn, known, last, append))?,
         };
         if let Ok(end) = &written {
             self.remember(&append.session, known, *end);
+            self.tail = Some(tail);
         }
         Ok(written)
     }
@@ -190,7 +209,13 @@ impl Known {
     }
 }
 
-fn write(conn: &Connection, log: i64, mut end: LogEnd, append: &SessionAppend) -> Result<LogEnd> {
+/// `newest` is the number of the newest entry of all logs.
+fn write(
+    conn: &Connection,
+    Known { log, mut end, .. }: Known,
+    newest: &mut i64,
+    append: &SessionAppend,
+) -> Result<LogEnd> {
     if let Some(record) = &append.record {
         if record.id != append.session {
             return Err(StoreError::Conflict { what: WHAT });
@@ -206,7 +231,8 @@ fn write(conn: &Connection, log: i64, mut end: LogEnd, append: &SessionAppend) -
             return Err(StoreError::Unavailable("the session's log is full".into()));
         }
         *last += 1;
-        write_event(conn, place(log, event.stream, *last), event)?;
+        *newest += 1;
+        write_event(conn, *newest, place(log, event.stream, *last), event)?;
     }
     for turn in &append.turns {
         write_turn(conn, log, turn)?;
@@ -215,11 +241,12 @@ fn write(conn: &Connection, log: i64, mut end: LogEnd, append: &SessionAppend) -
     Ok(end)
 }
 
-fn write_event(conn: &Connection, place: i64, event: &NewSessionEvent) -> Result<()> {
+fn write_event(conn: &Connection, n: i64, place: i64, event: &NewSessionEvent) -> Result<()> {
     let sql = "INSERT INTO session_events \
-               (place, at, source, kind, author, connection, payload, wire) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+               (n, place, at, source, kind, author, connection, payload, wire) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let params = params![
+        n,
         place,
         event.at.as_millis(),
         event.source.as_str(),

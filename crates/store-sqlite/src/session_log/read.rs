@@ -11,11 +11,20 @@ use crate::stored::to_sql_int;
 
 const WHAT: &str = "session event";
 
-/// The columns by number: a replay reads hundreds of thousands of rows.
-const FORWARD: &str = "SELECT place, at, source, kind, author, connection, payload, wire \
-     FROM session_events WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3";
-const BACK: &str = "SELECT place, at, source, kind, author, connection, payload, wire \
-     FROM session_events WHERE place BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT ?3";
+// The columns by number: a replay reads hundreds of thousands of rows.
+pub(super) const INDEXED: &str = "SELECT session_index.place, at, source, kind, author, connection, \
+     payload, wire FROM session_index JOIN session_events USING (n) \
+     WHERE session_index.place BETWEEN ?1 AND ?2 ORDER BY session_index.place LIMIT ?3";
+pub(super) const INDEXED_BACK: &str = "SELECT session_index.place, at, source, kind, author, connection, \
+     payload, wire FROM session_index JOIN session_events USING (n) \
+     WHERE session_index.place BETWEEN ?1 AND ?2 ORDER BY session_index.place DESC LIMIT ?3";
+// In one stream, the order of arrival is that of places.
+pub(super) const TAIL: &str = "SELECT place, at, source, kind, author, connection, payload, wire \
+     FROM session_events WHERE n > (SELECT upto FROM session_indexed) \
+     AND place BETWEEN ?1 AND ?2 ORDER BY n LIMIT ?3";
+pub(super) const TAIL_BACK: &str = "SELECT place, at, source, kind, author, connection, payload, wire \
+     FROM session_events WHERE n > (SELECT upto FROM session_indexed) \
+     AND place BETWEEN ?1 AND ?2 ORDER BY n DESC LIMIT ?3";
 
 /// A stream's first and last place.
 fn bounds(end: &LogEnd, stream: Stream) -> (u64, u64) {
@@ -38,26 +47,17 @@ pub(crate) fn forward(
     let (log, end) = ends::find(conn, id)?;
     let (first, last) = bounds(&end, stream);
     let from = after.min(SEQUENCE_MAX).saturating_add(1).max(first);
-    let mut events = Vec::new();
-    if from <= last {
-        let range = params![
-            place(log, stream, from),
-            place(log, stream, last),
-            to_sql_int(limit)
-        ];
-        let mut left = bytes;
-        let mut statement = conn.prepare_cached(FORWARD).map_err(in_(WHAT))?;
-        let mut rows = statement.query(range).map_err(in_(WHAT))?;
-        while let Some(row) = rows.next().map_err(in_(WHAT))? {
-            let size = size(row)?;
-            if !events.is_empty() && size > left {
-                break;
-            }
-            left = left.saturating_sub(size);
-            events.push(event(row, id, stream)?);
+    let mut pick = Pick::new(id, stream, limit, bytes);
+    for sql in [INDEXED, TAIL] {
+        // The tail is walked only for what the index does not have yet.
+        let from = pick.events.last().map_or(from, |event| event.sequence + 1);
+        if from <= last && !pick.full {
+            let (low, high) = (place(log, stream, from), place(log, stream, last));
+            pick.take(conn, sql, low, high)?;
         }
     }
     moment.finish().map_err(in_(WHAT))?;
+    let events = pick.events;
     Ok(SessionSlice { end, events })
 }
 
@@ -72,21 +72,60 @@ pub(crate) fn back(
     let (log, end) = ends::find(conn, id)?;
     let (first, last) = bounds(&end, stream);
     let upto = upto.min(last);
-    let mut events = Vec::new();
-    if first <= upto {
-        let range = params![
-            place(log, stream, first),
-            place(log, stream, upto),
-            to_sql_int(limit)
-        ];
-        let mut statement = conn.prepare_cached(BACK).map_err(in_(WHAT))?;
-        let mut rows = statement.query(range).map_err(in_(WHAT))?;
-        while let Some(row) = rows.next().map_err(in_(WHAT))? {
-            events.push(event(row, id, stream)?);
+    let mut pick = Pick::new(id, stream, limit, usize::MAX);
+    for sql in [TAIL_BACK, INDEXED_BACK] {
+        let upto = pick.events.last().map_or(upto, |event| event.sequence - 1);
+        if first <= upto && !pick.full {
+            let (low, high) = (place(log, stream, first), place(log, stream, upto));
+            pick.take(conn, sql, low, high)?;
         }
     }
     moment.finish().map_err(in_(WHAT))?;
+    let events = pick.events;
     Ok(SessionSlice { end, events })
+}
+
+/// Entries of one stream, up to what a reader asked for.
+struct Pick<'a> {
+    id: &'a SessionId,
+    stream: Stream,
+    limit: usize,
+    bytes: usize,
+    events: Vec<SessionEvent>,
+    full: bool,
+}
+
+impl<'a> Pick<'a> {
+    fn new(id: &'a SessionId, stream: Stream, limit: usize, bytes: usize) -> Self {
+        Self {
+            id,
+            stream,
+            limit,
+            bytes,
+            events: Vec::new(),
+            full: limit == 0,
+        }
+    }
+
+    /// Adds what the query finds between two keys.
+    fn take(&mut self, conn: &Connection, sql: &str, low: i64, high: i64) -> Result<()> {
+        let room = to_sql_int(self.limit - self.events.len());
+        let mut statement = conn.prepare_cached(sql).map_err(in_(WHAT))?;
+        let mut rows = statement
+            .query(params![low, high, room])
+            .map_err(in_(WHAT))?;
+        while let Some(row) = rows.next().map_err(in_(WHAT))? {
+            let size = size(row)?;
+            if !self.events.is_empty() && size > self.bytes {
+                self.full = true;
+                return Ok(());
+            }
+            self.bytes = self.bytes.saturating_sub(size);
+            self.events.push(event(row, self.id, self.stream)?);
+        }
+        self.full = self.events.len() == self.limit;
+        Ok(())
+    }
 }
 
 /// Bytes of payload and wire form, without copying them.

@@ -9,8 +9,9 @@ use woodfrog_types::sandbox::{EndReason, Order, Sandbox, SandboxFilter, SandboxS
 use woodfrog_types::sleep::SleepCause;
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::template::{Build, BuildState, Template};
-use woodfrog_types::{BuildId, KeyId, SandboxId, SnapshotId, TemplateId, WorkspaceId};
+use woodfrog_types::{BuildId, KeyId, SandboxId, SessionId, SnapshotId, TemplateId, WorkspaceId};
 
+use super::sessions::{self, SessionOperation};
 use super::snapshots::{self, SnapshotOperation};
 
 pub(super) const THINGS: usize = 4;
@@ -23,6 +24,7 @@ pub(crate) struct World {
     pub(super) snapshots: [SnapshotId; THINGS],
     pub(super) templates: [TemplateId; THINGS],
     pub(super) builds: [BuildId; THINGS],
+    pub(super) sessions: [SessionId; THINGS],
     keys: [KeyId; THINGS],
 }
 
@@ -34,6 +36,7 @@ impl World {
             snapshots: std::array::from_fn(|_| SnapshotId::generate()),
             templates: std::array::from_fn(|_| TemplateId::generate()),
             builds: std::array::from_fn(|_| BuildId::generate()),
+            sessions: std::array::from_fn(|_| SessionId::generate()),
             keys: std::array::from_fn(|_| KeyId::generate()),
         }
     }
@@ -60,6 +63,7 @@ pub(crate) enum Operation {
         states: Vec<&'static str>,
     },
     Snapshot(SnapshotOperation),
+    Session(SessionOperation),
     SandboxDue(i64, usize),
     SandboxCount(usize),
     EventAppend(usize, Vec<i64>),
@@ -145,6 +149,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => sandboxes(),
         3 => snapshots::operation().prop_map(Operation::Snapshot),
+        6 => sessions::operation().prop_map(Operation::Session),
         2 => events(),
         3 => templates(),
         2 => small(),
@@ -249,6 +254,7 @@ impl Operation {
             Self::SandboxFetch(id) => text(store.sandbox_fetch(&world.sandboxes[*id]).await),
             Self::SandboxList { .. } => self.list_sandboxes(store, world, cursors).await,
             Self::Snapshot(operation) => operation.run(store, world, cursors).await,
+            Self::Session(operation) => operation.run(store, world, cursors).await,
             Self::SandboxDue(now, limit) => text((
                 store.sandbox_due(at(*now), *limit).await,
                 store.sandbox_next_deadline().await,

@@ -59,7 +59,9 @@ impl RpcError {
 impl From<Fault> for RpcError {
     fn from(fault: Fault) -> Self {
         let code = match fault.code {
-            Code::InvalidArgument | Code::TooLarge => RpcCode::InvalidArgument,
+            Code::InvalidArgument | Code::TooLarge | Code::UnsupportedAgent => {
+                RpcCode::InvalidArgument
+            }
             Code::Unauthenticated => RpcCode::Unauthenticated,
             Code::PermissionDenied => RpcCode::PermissionDenied,
             Code::SandboxNotFound
@@ -68,6 +70,8 @@ impl From<Fault> for RpcError {
             | Code::KeyNotFound
             | Code::SandboxSessionNotFound
             | Code::SnapshotNotFound
+            | Code::SessionNotFound
+            | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
             | Code::NotFound => RpcCode::NotFound,
@@ -77,6 +81,7 @@ impl From<Fault> for RpcError {
             | Code::SnapshotUnusable
             | Code::CheckpointFailed
             | Code::Asleep
+            | Code::Trimmed
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
             Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
@@ -86,9 +91,11 @@ impl From<Fault> for RpcError {
             | Code::CapacityUnavailable
             | Code::GuestUnresponsive
             | Code::PortNotOpen
+            | Code::SessionTaken
+            | Code::AgentExited
             | Code::Unavailable => RpcCode::Unavailable,
             Code::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Code::CreateFailed | Code::Internal => RpcCode::Internal,
+            Code::CreateFailed | Code::InstallFailed | Code::Internal => RpcCode::Internal,
         };
         Self::new(code, fault.message)
     }
