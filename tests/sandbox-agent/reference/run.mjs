@@ -7,10 +7,11 @@
 // Everything runs in a network namespace of its own, with loopback only. The server's agent `mock`
 // is replaced, by its own setting, with `mock-acp.mjs`: the built-in one only echoes.
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { runPrograms } from '../run.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const [modules, ...parts] = process.argv.slice(2)
@@ -27,9 +28,6 @@ if (process.env.WOODFROG_REFERENCE_INSIDE !== '1') {
 
 const root = resolve(modules)
 const dir = mkdtempSync(join(tmpdir(), 'wf-reference-'))
-const programs = join(root, '.programs')
-rmSync(programs, { recursive: true, force: true })
-cpSync(join(here, '../js'), programs, { recursive: true })
 const wrapper = join(dir, 'agent')
 const launch = `#!/bin/sh\nexec "${process.execPath}" "${join(here, 'mock-acp.mjs')}"\n`
 writeFileSync(wrapper, launch, { mode: 0o755 })
@@ -67,16 +65,7 @@ function environment(name) {
   return name === 'limits.mjs' ? { ...env, WOODFROG_AGENT_URL: limited.url, WOODFROG_AGENT_LIMITS: '1' } : env
 }
 
-let failed = 0
-for (const name of readdirSync(programs).sort()) {
-  if (!name.endsWith('.mjs') || name.startsWith('_')) continue
-  if (parts.length && !parts.some((part) => name.includes(part))) continue
-  console.log(`\n--- ${name}`)
-  const { status } = spawnSync(process.execPath, [join(programs, name)], { env: environment(name), stdio: 'inherit', timeout: 300_000 })
-  if (status !== 0) failed += 1
-}
+const failed = runPrograms(root, parts, environment)
 for (const { child } of [usual, limited]) child.kill('SIGKILL')
 rmSync(dir, { recursive: true, force: true })
-rmSync(programs, { recursive: true, force: true })
-console.log(failed ? `\n${failed} programs failed` : '\nall programs passed')
 process.exit(failed ? 1 : 0)
