@@ -1,11 +1,13 @@
 // Sessions of the SDK: prompt, stream, events and their order.
 import { randomUUID } from 'node:crypto'
-import { SandboxAgent } from 'sandbox-agent'
+import { InMemorySessionPersistDriver, SandboxAgent } from 'sandbox-agent'
 import { assert, run, test, until } from './_check.mjs'
 import { call, home, json, options, reference } from './_face.mjs'
 import { echo, fail, plan, saidIn, say, script, think, tool, updatesIn, words } from './_mock.mjs'
 
-const sdk = await SandboxAgent.connect(options())
+// A long answer may come in more pieces than the SDK keeps by itself.
+const persist = new InMemorySessionPersistDriver({ maxEventsPerSession: 100_000 })
+const sdk = await SandboxAgent.connect(options({ persist }))
 const open = (more) => sdk.createSession({ agent: 'mock', cwd: home, ...more })
 
 /** Every event of a session, page by page. */
@@ -26,7 +28,7 @@ async function allEvents(sessionId, limit = 7) {
  */
 function settled(sessionId, turns, said) {
   return until(async () => {
-    const events = await allEvents(sessionId, 500)
+    const events = await allEvents(sessionId, 100_000)
     const stopped = events.filter((event) => event.payload.result?.stopReason).length
     return stopped === turns && saidIn(events.map((event) => event.payload)).length >= said && events
   }, 'the events are stored')

@@ -20,7 +20,8 @@ export interface RedisOptions extends DriverOptions {
 }
 
 /**
- * Sessions in Redis; every operation is one script, so it happens as a whole. An event is as durable
+ * Sessions in Redis; every operation is one script, so it happens as a whole (removing a session is
+ * two: first its events go, then its record). An event is as durable
  * as the server is told to be: `appendonly yes` and `appendfsync always` to have it on disk when it
  * is said to be stored. All keys of an operation are in one slot of a cluster.
  */
