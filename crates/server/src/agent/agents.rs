@@ -1,7 +1,5 @@
 //! Agents: which there are, whether the sandbox has them, and how they get there.
 
-use std::time::Duration;
-
 use axum::extract::{Path, Query};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -18,10 +16,10 @@ use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result};
 
+mod options;
+
 /// Agents that are started at once to be asked.
 const ASKED_AT_ONCE: usize = 2;
-/// How long one may take to answer.
-const ASKED_FOR: Duration = Duration::from_secs(20);
 
 pub(super) fn routes() -> Router {
     Router::new()
@@ -78,12 +76,8 @@ async fn describe(
     status: Status,
     query: AgentQuery,
 ) -> AgentInfo {
-    let machine = host.machine(guest);
     let asked = match query.config == Some(true) && status.installed {
-        true => tokio::select! {
-            asked = host.agents.config_options(&machine, status.id, ASKED_FOR) => asked.map(Some),
-            () = guest.ended() => Err(Fault::sandbox_not_found(host.sandbox.as_str())),
-        },
+        true => options::ask(host, guest, &status).await,
         false => Ok(None),
     };
     let (config_options, config_error) = match asked {

@@ -30,7 +30,7 @@ pub struct AgentInfo {
     pub capabilities: AgentCapabilities,
     /// What can be chosen in its sessions, as the agent says it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config_options: Option<Vec<serde_json::Value>>,
+    pub config_options: Option<serde_json::Value>,
     /// Why the options that were asked for are not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,
