@@ -2,15 +2,13 @@
 //! them, how they get there and how they are started.
 //!
 //! A machine is whatever a [`woodfrog_guest_client::GuestClient`] reaches: a sandbox, or the
-//! machine the server itself runs on. Nothing here speaks HTTP, and of the
-//! agents' protocol only as much as it takes to ask for their options.
+//! machine the server itself runs on. Nothing here speaks HTTP or the agents' protocol.
 #![forbid(unsafe_code)]
 
 mod agents;
 mod capabilities;
 mod catalog;
 mod command;
-mod config;
 mod host_store;
 mod id;
 mod install;

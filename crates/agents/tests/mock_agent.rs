@@ -12,7 +12,6 @@ use common::TestGuest;
 use serde_json::{Value, json};
 use woodfrog_agents::{AgentId, Agents, LaunchOptions, Machine, Settings, Source};
 use woodfrog_guest_client::proto::{Exit, ProcessRef, SignalTarget};
-use woodfrog_types::Code;
 
 fn agents() -> Agents {
     let guest = common::guest_binary().to_str().unwrap().to_owned();
@@ -241,82 +240,6 @@ async fn a_stored_session_outlives_its_process() {
     let params = json!({"sessionId": "none", "cwd": "/", "mcpServers": []});
     let messages = agent.call("session/load", params).await;
     assert_eq!(messages.last().unwrap()["error"]["code"], -32002);
-}
-
-#[tokio::test]
-async fn its_options_are_told_without_a_session() {
-    let guest = TestGuest::start().await;
-    let machine = machine(&guest);
-    let asked = agents()
-        .config_options(&machine, AgentId::Mock, acp::PATIENCE)
-        .await;
-    let ids: Vec<Value> = asked
-        .unwrap()
-        .iter()
-        .map(|option| option["id"].clone())
-        .collect();
-    assert_eq!(ids, ["model", "mode", "thought_level"]);
-    let running = guest.client.processes().await.unwrap();
-    let ended = async || {
-        guest
-            .client
-            .processes()
-            .await
-            .unwrap()
-            .iter()
-            .all(|p| p.end.is_some())
-    };
-    common::eventually("the agent is ended", ended).await;
-    assert_eq!(running.len(), 2, "a look and the agent");
-
-    let missing = agents()
-        .config_options(&machine, AgentId::Codex, acp::PATIENCE)
-        .await;
-    assert_eq!(missing.unwrap_err().code, Code::AgentNotInstalled);
-    // One that dies, one that is silent, one that says no.
-    let answers = r#"#!/bin/sh
-read line
-echo '{"id":1,"method":"x"}'
-echo '{"id":1,"result":{}}'
-read line
-echo '{"id":2,"error":{"code":-32000,"message":"log in first"}}'
-exec sleep 1000
-"#;
-    for (script, code, part) in [
-        (
-            "#!/bin/sh\nread line; exit 1\n",
-            Code::AgentExited,
-            "it ended",
-        ),
-        (
-            "#!/bin/sh\nexec sleep 1000\n",
-            Code::DeadlineExceeded,
-            "in 1 s",
-        ),
-        (answers, Code::AgentExited, "log in first"),
-    ] {
-        let launcher = guest
-            .home()
-            .join("share/sandbox-agent/bin/agent_processes/codex-acp");
-        std::fs::create_dir_all(launcher.parent().unwrap()).unwrap();
-        std::fs::write(&launcher, script).unwrap();
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&launcher, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut machine = machine.clone();
-        let data = guest.home().join("share").to_str().unwrap().to_owned();
-        machine.env.insert("XDG_DATA_HOME".to_owned(), data);
-        let within = if code == Code::DeadlineExceeded {
-            std::time::Duration::from_secs(1)
-        } else {
-            acp::PATIENCE
-        };
-        let fault = agents()
-            .config_options(&machine, AgentId::Codex, within)
-            .await
-            .unwrap_err();
-        assert_eq!(fault.code, code, "{fault}");
-        assert!(fault.message.contains(part), "{fault}");
-    }
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Agents: which there are, whether the sandbox has them, and how they get there.
 
-use std::time::Duration;
-
 use axum::extract::{Path, Query};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use serde_json::Value;
+use futures_util::stream::{self, StreamExt};
 use woodfrog_agents::{AgentId, Capabilities, InstallOptions, Machine, Status};
 use woodfrog_engine::GuestLease;
 use woodfrog_types::{Code, Fault};
@@ -18,8 +16,10 @@ use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result};
 
-/// How long an agent has to tell its options.
-const OPTIONS_WITHIN: Duration = Duration::from_secs(20);
+mod options;
+
+/// Agents that are started at once to be asked.
+const ASKED_AT_ONCE: usize = 2;
 
 pub(super) fn routes() -> Router {
     Router::new()
@@ -41,23 +41,6 @@ impl AgentHost {
     fn machine(&self, guest: &GuestLease) -> Machine {
         Machine::new(self.sandbox.as_str(), (**guest).clone())
     }
-
-    /// An agent's options, if they are wanted: why there are none is part of the answer.
-    async fn options(
-        &self,
-        guest: &GuestLease,
-        status: &Status,
-        query: AgentQuery,
-    ) -> Option<std::result::Result<Vec<Value>, Fault>> {
-        if query.config != Some(true) {
-            return None;
-        }
-        let machine = self.machine(guest);
-        let asked = self
-            .agents
-            .config_options(&machine, status.id, OPTIONS_WITHIN);
-        Some(asked.await)
-    }
 }
 
 async fn list(
@@ -66,13 +49,13 @@ async fn list(
 ) -> Result<Json<AgentList>> {
     let guest = host.guest().await?;
     let found = host.agents.statuses(&host.machine(&guest)).await?;
-    // Each is started for its options: all at once would be a burden.
-    let mut agents = Vec::new();
-    for status in found {
-        let options = host.options(&guest, &status, query).await;
-        agents.push(wire(status, options));
-    }
-    Ok(Json(AgentList { agents }))
+    let described = found
+        .into_iter()
+        .map(|status| describe(&host, &guest, status, query));
+    let agents = stream::iter(described).buffered(ASKED_AT_ONCE).collect();
+    Ok(Json(AgentList {
+        agents: agents.await,
+    }))
 }
 
 async fn fetch(
@@ -83,8 +66,37 @@ async fn fetch(
     let id = named(&agent)?;
     let guest = host.guest().await?;
     let found = host.agents.status(&host.machine(&guest), id).await?;
-    let options = host.options(&guest, &found, query).await;
-    Ok(Json(wire(found, options)))
+    Ok(Json(describe(&host, &guest, found, query).await))
+}
+
+/// An agent, with what can be chosen in its sessions if that is asked for and it is there.
+async fn describe(
+    host: &AgentHost,
+    guest: &GuestLease,
+    status: Status,
+    query: AgentQuery,
+) -> AgentInfo {
+    let asked = match query.config == Some(true) && status.installed {
+        true => options::ask(host, guest, &status).await,
+        false => Ok(None),
+    };
+    let (config_options, config_error) = match asked {
+        Ok(options) => (options, None),
+        Err(fault) => {
+            crate::input::log(&fault);
+            (None, Some(fault.message))
+        }
+    };
+    AgentInfo {
+        id: status.id.as_str().to_owned(),
+        installed: status.installed,
+        credentials_available: status.credentials_available,
+        version: status.version,
+        path: status.path,
+        capabilities: capabilities(status.id.definition().capabilities),
+        config_options,
+        config_error,
+    }
 }
 
 /// Installs an agent. Goes on if its client leaves, so that nothing is half installed.
@@ -130,24 +142,6 @@ fn refused(id: AgentId, fault: &Fault) -> Failure {
             problem.with("details", said).into()
         }
         _ => problem.into(),
-    }
-}
-
-fn wire(status: Status, options: Option<std::result::Result<Vec<Value>, Fault>>) -> AgentInfo {
-    let (config_options, config_error) = match options {
-        Some(Ok(options)) => (Some(options), None),
-        Some(Err(fault)) => (None, Some(fault.message)),
-        None => (None, None),
-    };
-    AgentInfo {
-        id: status.id.as_str().to_owned(),
-        installed: status.installed,
-        credentials_available: status.credentials_available,
-        version: status.version,
-        path: status.path,
-        capabilities: capabilities(status.id.definition().capabilities),
-        config_options,
-        config_error,
     }
 }
 
