@@ -48,6 +48,9 @@ pub(crate) enum Heard {
     },
     /// The last word.
     End(AgentEnd),
+    /// The sandbox was put to sleep in a way that ends streams: the process goes on when somebody
+    /// wants something of it.
+    Away,
 }
 
 /// The last lines of stderr.
@@ -173,7 +176,7 @@ impl Agent {
         let (input, lines) = mpsc::channel(UNSENT_MAX);
         let stderr = Stderr::default();
         let left = CancellationToken::new();
-        let reading = read(followed, tell, stderr.clone());
+        let reading = read(followed, reached.clone(), tell, stderr.clone());
         let writing = write(reached.clone(), process, lines);
         for task in [
             Box::pin(reading) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -264,11 +267,16 @@ async fn end_now(lease: &GuestLease, process: u64) {
 }
 
 /// Output to lines, until the end of the process.
-async fn read(mut followed: Followed, tell: mpsc::Sender<Heard>, stderr: Stderr) {
+async fn read(mut followed: Followed, reached: Reached, tell: mpsc::Sender<Heard>, stderr: Stderr) {
     let mut lines = Lines::default();
+    let lease = followed.lease().clone();
     let end = loop {
         let mut cut = Vec::new();
-        match followed.next().await {
+        let event = tokio::select! {
+            event = followed.next() => event,
+            () = lease.ended() => break left(&reached, &stderr).await,
+        };
+        match event {
             Ok(Some(ProcessEvent::Output {
                 stream: Channel::Stdout,
                 offset,
@@ -283,9 +291,9 @@ async fn read(mut followed: Followed, tell: mpsc::Sender<Heard>, stderr: Stderr)
                 });
             }
             Ok(Some(ProcessEvent::Started(_))) => {}
-            Ok(Some(ProcessEvent::End(end))) => break ended(&end, &stderr),
-            Ok(None) => break lost("its output ended", &stderr),
-            Err(error) => break lost(&error.to_string(), &stderr),
+            Ok(Some(ProcessEvent::End(end))) => break Heard::End(ended(&end, &stderr)),
+            Ok(None) => break Heard::End(lost("its output ended", &stderr)),
+            Err(error) => break Heard::End(lost(&error.to_string(), &stderr)),
         }
         for heard in cut {
             if tell.send(heard).await.is_err() {
@@ -294,7 +302,16 @@ async fn read(mut followed: Followed, tell: mpsc::Sender<Heard>, stderr: Stderr)
         }
     };
     // Nobody may listen any more.
-    let _ = tell.send(Heard::End(end)).await;
+    let _ = tell.send(end).await;
+}
+
+/// Streams of the sandbox were ended: it is gone, or sleeps until somebody resumes it.
+async fn left(reached: &Reached, stderr: &Stderr) -> Heard {
+    if reached.machines.is_gone(&reached.sandbox).await {
+        Heard::End(lost("its sandbox is gone", stderr))
+    } else {
+        Heard::Away
+    }
 }
 
 fn ended(end: &ProcessEnd, stderr: &Stderr) -> AgentEnd {

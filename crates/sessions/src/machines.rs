@@ -12,7 +12,7 @@ use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::OnTimeout;
 use woodfrog_types::session::{Session, SessionFace};
 use woodfrog_types::snapshot::SnapshotContent;
-use woodfrog_types::{Fault, SandboxId, SnapshotId, WorkspaceId};
+use woodfrog_types::{Code, Fault, SandboxId, SnapshotId, WorkspaceId};
 
 use crate::port::Machines;
 
@@ -72,6 +72,11 @@ impl Machines for EngineMachines {
     async fn is_awake(&self, sandbox: &SandboxId) -> bool {
         let access = self.engine.peek(sandbox).await;
         access.is_ok_and(|access| access.reach == Reach::Awake)
+    }
+
+    async fn is_gone(&self, sandbox: &SandboxId) -> bool {
+        let access = self.engine.peek(sandbox).await;
+        access.is_err_and(|fault| fault.code == Code::SandboxNotFound)
     }
 
     fn known(&self, agent: &str) -> Result<(), Fault> {

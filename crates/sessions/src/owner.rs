@@ -123,6 +123,8 @@ pub(crate) struct Owner {
     starting: Option<oneshot::Receiver<Result<Started, Fault>>>,
     waiters: HashMap<Waiter, oneshot::Sender<Outcome>>,
     next_waiter: Waiter,
+    /// The sandbox sleeps; see [`Heard::Away`].
+    away: bool,
     /// Those who are told once the end is written.
     finished: Vec<oneshot::Sender<Session>>,
 }
@@ -145,6 +147,8 @@ impl Owner {
             let mut step = Step::default();
             match first {
                 Input::Closed => return Ok(()),
+                // The next owner finds the process where it is then.
+                Input::Heard(Heard::Away) => return Ok(()),
                 Input::Idle => {
                     if self.idle(&mut step) {
                         return Ok(());
@@ -159,6 +163,9 @@ impl Owner {
                 self.take(input, &mut step);
             }
             self.carry_out(step).await?;
+            if self.away {
+                return Ok(());
+            }
             self.sweep();
         }
     }
@@ -190,9 +197,14 @@ impl Owner {
 
     /// What is there already.
     fn waiting(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Input> {
+        // The end of an owner is no part of a batch.
         if let Some(agent) = &mut self.agent
             && let Ok(heard) = agent.heard.try_recv()
         {
+            if matches!(heard, Heard::Away) {
+                self.away = true;
+                return None;
+            }
             return Some(Input::Heard(heard));
         }
         commands.try_recv().ok().map(Input::Command)
@@ -253,7 +265,7 @@ impl Owner {
                 self.conversation
                     .start_failed(fault.code, &fault.message, now)
             }
-            Input::Idle | Input::Closed => Step::default(),
+            Input::Heard(Heard::Away) | Input::Idle | Input::Closed => Step::default(),
         };
         merge(step, next);
     }

@@ -15,6 +15,9 @@ pub trait Machines: Send + Sync + 'static {
     /// Whether the sandbox runs now. Never wakes it.
     async fn is_awake(&self, sandbox: &SandboxId) -> bool;
 
+    /// Whether there is no such sandbox any more.
+    async fn is_gone(&self, sandbox: &SandboxId) -> bool;
+
     /// Whether there is such an agent at all: `UnsupportedAgent`.
     fn known(&self, agent: &str) -> Result<(), Fault>;
 

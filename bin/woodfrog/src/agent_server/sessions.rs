@@ -96,6 +96,10 @@ impl Machines for Local {
         true
     }
 
+    async fn is_gone(&self, _: &SandboxId) -> bool {
+        self.ended.is_cancelled()
+    }
+
     fn known(&self, agent: &str) -> Result<(), Fault> {
         agent.parse::<AgentId>()?;
         Ok(())

@@ -62,6 +62,7 @@ async fn open(id: &SessionId, means: Means) -> Result<Owner, Fault> {
         starting: None,
         waiters: HashMap::new(),
         next_waiter: 0,
+        away: false,
         finished: Vec::new(),
     };
     owner.reattach(&session, &end).await?;

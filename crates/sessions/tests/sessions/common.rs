@@ -52,6 +52,10 @@ impl Machines for Machine {
         true
     }
 
+    async fn is_gone(&self, _: &SandboxId) -> bool {
+        false
+    }
+
     fn known(&self, agent: &str) -> Result<(), Fault> {
         match agent {
             "mock" | "broken" => Ok(()),
