@@ -33,7 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("acp", &["types"]),
     (
         "sessions",
-        &["types", "acp", "store", "engine", "guest-client"],
+        &["types", "acp", "agents", "store", "engine", "guest-client"],
     ),
     (
         "driver-native",
@@ -80,6 +80,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "guest-client",
             "guest-proto",
             "agents",
+            "sessions",
         ],
     ),
     ("cli", &["types", "wire"]),
