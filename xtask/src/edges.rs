@@ -35,7 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("acp", &["types"]),
     (
         "sessions",
-        &["types", "acp", "store", "engine", "guest-client"],
+        &["types", "acp", "agents", "store", "engine", "guest-client"],
     ),
     (
         "driver-native",
@@ -82,6 +82,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "guest-client",
             "guest-proto",
             "agents",
+            "sessions",
         ],
     ),
     ("cli", &["types", "wire"]),
