@@ -25,6 +25,8 @@ const TESTS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
     ("psql", "postgresql"),
+    ("chromium", "chromium"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.
@@ -32,7 +34,6 @@ const BENCH: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("runc", "runc"),
     ("curl", "curl"),
-    ("redis-server", "redis-server"),
     ("nats-server", "nats-server"),
 ];
 
