@@ -24,9 +24,9 @@ const TESTS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("psql", "postgresql"),
     ("chromium", "chromium"),
     ("redis-server", "redis-server"),
-    ("psql", "postgresql"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.
@@ -34,7 +34,6 @@ const BENCH: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("runc", "runc"),
     ("curl", "curl"),
-    ("redis-server", "redis-server"),
     ("nats-server", "nats-server"),
 ];
 

@@ -15,17 +15,18 @@ use crate::wait_for;
 const START_MAX: Duration = Duration::from_secs(120);
 
 /// Runs the server until standard input ends, which it does with the process that holds the other
-/// end. `$1` is where the programs are, `$2` a directory of its own.
+/// end. `$1` is where the programs are, `$2` a directory of its own, `$3` a command that runs
+/// others as the server's user.
 ///
 /// The data is on disk when it is acknowledged (`fsync`), as on a server that is not for tests.
 const KEEPER: &str = r#"
-"$1/initdb" --pgdata="$2/data" --auth=trust --username=postgres --encoding=UTF8 \
+$3 "$1/initdb" --pgdata="$2/data" --auth=trust --username=postgres --encoding=UTF8 \
     --locale=C.UTF-8 --no-sync >"$2/log" 2>&1 || exit 1
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=400 \
+$3 "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c max_connections=400 \
     -c shared_buffers=64MB -c fsync=on >>"$2/log" 2>&1 &
 server=$!
 cat >/dev/null
-kill -QUIT "$server"
+kill -QUIT "$(head -n 1 "$2/data/postmaster.pid")"
 wait "$server"
 rm -rf "$2"
 "#;
@@ -50,20 +51,19 @@ impl Postgres {
     fn start() -> Result<Self> {
         let programs = programs()?;
         let dir = tempfile::Builder::new().prefix("wf-pg-").tempdir()?.keep();
-        let mut command = match user()? {
+        let run_as = match user()? {
             // It refuses to run as root.
             Some((uid, gid)) => {
                 chown(&dir, Some(uid), Some(gid))?;
-                let mut command = Command::new("runuser");
-                command.args(["-u", "postgres", "--", "sh"]);
-                command
+                "runuser -u postgres --"
             }
-            None => Command::new("sh"),
+            None => "",
         };
-        let mut keeper = command
+        let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .args([&programs, &dir])
-            .current_dir(&dir)
+            .arg(run_as)
+            .current_dir("/")
             .stdin(Stdio::piped())
             .spawn()
             .context("start a keeper of Postgres")?;

@@ -12,19 +12,19 @@ use crate::server::root;
 use crate::step::output;
 
 pub(super) fn sqlite() -> Result<Vec<Sample>> {
-    all("woodfrog-store-sqlite")
+    all("woodfrog-store-sqlite", "session_bench")
 }
 
 /// On a server of the Debian package that the example starts, in the same directory.
 pub(super) fn postgres() -> Result<Vec<Sample>> {
-    all("woodfrog-store-postgres")
+    all("woodfrog-store-postgres", "postgres_bench")
 }
 
-fn all(package: &str) -> Result<Vec<Sample>> {
+fn all(package: &str, example: &str) -> Result<Vec<Sample>> {
     let dir = root().join("target");
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--release", "--quiet", "--package", package]);
-    command.args(["--example", "session_bench", "--"]);
+    command.args(["--example", example, "--"]);
     command.arg(&dir).env("TMPDIR", &dir);
     let text = output(command.current_dir(root()))?;
     text.lines().map(row).collect()

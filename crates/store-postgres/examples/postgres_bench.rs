@@ -1,6 +1,6 @@
 //! What appending to session logs costs in Postgres, with durable settings.
 //!
-//! `TMPDIR=DIR cargo run --release -p woodfrog-store-postgres --example session_bench` starts a
+//! `TMPDIR=DIR cargo run --release -p woodfrog-store-postgres --example postgres_bench` starts a
 //! server of its own in DIR and prints one line of JSON per measurement.
 
 use std::error::Error;
