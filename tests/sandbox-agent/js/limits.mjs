@@ -2,8 +2,8 @@
 // SANDBOX_AGENT_REQUIRE_PREINSTALL=1 and SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS=1500. WOODFROG_AGENT_LIMITS=1
 // says that it was.
 import { assert, run, test } from './_check.mjs'
-import { call, close, fresh, home, json, openSession, post, problem, reference, rpc, stream } from './_face.mjs'
-import { delay, saidIn, say, script, words } from './_mock.mjs'
+import { call, close, fresh, home, json, openSession, post, problem, reference, rpc } from './_face.mjs'
+import { delay, say, script } from './_mock.mjs'
 
 if (process.env.WOODFROG_AGENT_LIMITS !== '1') {
   console.log('skipped: WOODFROG_AGENT_LIMITS is not set')
@@ -22,20 +22,14 @@ test('an agent that is not installed is not installed by a first POST', async ()
   assert.ok(!servers.some((one) => one.serverId === server))
 })
 
-test('an answer that does not come in time is a 504; the session goes on', async () => {
-  if (reference) return // it never answers after that
+test('a turn may take longer than other requests', async () => {
+  if (reference) return // there it is never answered
   const server = fresh('timeout')
   const sessionId = await openSession(server, 'mock', home)
-  const events = await stream(server)
   const start = performance.now()
-  const params = { sessionId, prompt: script(delay(3_000), say('late')) }
-  await problem(await post(server, { jsonrpc: '2.0', id: 7, method: 'session/prompt', params }), 504, 'timeout')
-  const took = performance.now() - start
-  assert.ok(took >= 1_400 && took < 2_900, `it took ${took} ms`)
-  await events.wait((frame) => saidIn([frame.json]) === 'late', 'what comes later is in the stream')
-  await events.wait((frame) => frame.json.id === 7, 'and so is the answer')
-  assert.equal((await rpc(server, 8, 'session/prompt', { sessionId, prompt: words('next') })).stopReason, 'end_turn')
-  events.close()
+  const turn = await rpc(server, 7, 'session/prompt', { sessionId, prompt: script(delay(2_000), say('late')) })
+  assert.equal(turn.stopReason, 'end_turn')
+  assert.ok(performance.now() - start >= 2_000)
   await close(server)
 })
 

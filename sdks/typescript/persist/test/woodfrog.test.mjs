@@ -73,7 +73,12 @@ test("failures have the server's words", async () => {
   await assert.rejects(nobody.getSession("x"), /fetch failed/);
   const html = woodfrog({ baseUrl, apiKey, fetch: async () => new Response("<html>", { status: 502 }) });
   await assert.rejects(html.listSessions(), { name: "WoodfrogError", status: 502, message: "HTTP 502" });
-  const never = (_, { signal }) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  const never = (_, { signal }) =>
+    new Promise((_, reject) => {
+      // A timeout's own timer does not keep the process alive.
+      const alive = setTimeout(() => {}, 60_000);
+      signal.addEventListener("abort", () => (clearTimeout(alive), reject(signal.reason)));
+    });
   await assert.rejects(woodfrog({ baseUrl, apiKey, fetch: never, timeoutMs: 50 }).getSession("x"), { name: "TimeoutError" });
   assert.throws(() => woodfrog({ baseUrl: "host", apiKey }), { name: "InvalidInputError" });
   assert.throws(() => woodfrog({ baseUrl, apiKey: "" }), { name: "InvalidInputError" });
