@@ -3,6 +3,7 @@
 use axum::extract::{Path, Query};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use futures_util::stream::{self, StreamExt};
 use woodfrog_agents::{AgentId, Capabilities, InstallOptions, Machine, Status};
 use woodfrog_engine::GuestLease;
 use woodfrog_types::{Code, Fault};
@@ -14,6 +15,11 @@ use woodfrog_wire::agent::problem::{Kind, Problem};
 use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result};
+
+mod options;
+
+/// Agents that are started at once to be asked.
+const ASKED_AT_ONCE: usize = 2;
 
 pub(super) fn routes() -> Router {
     Router::new()
@@ -43,9 +49,12 @@ async fn list(
 ) -> Result<Json<AgentList>> {
     let guest = host.guest().await?;
     let found = host.agents.statuses(&host.machine(&guest)).await?;
-    let agents = found.into_iter().map(|status| wire(status, query));
+    let described = found
+        .into_iter()
+        .map(|status| describe(&host, &guest, status, query));
+    let agents = stream::iter(described).buffered(ASKED_AT_ONCE).collect();
     Ok(Json(AgentList {
-        agents: agents.collect(),
+        agents: agents.await,
     }))
 }
 
@@ -57,7 +66,37 @@ async fn fetch(
     let id = named(&agent)?;
     let guest = host.guest().await?;
     let found = host.agents.status(&host.machine(&guest), id).await?;
-    Ok(Json(wire(found, query)))
+    Ok(Json(describe(&host, &guest, found, query).await))
+}
+
+/// An agent, with what can be chosen in its sessions if that is asked for and it is there.
+async fn describe(
+    host: &AgentHost,
+    guest: &GuestLease,
+    status: Status,
+    query: AgentQuery,
+) -> AgentInfo {
+    let asked = match query.config == Some(true) && status.installed {
+        true => options::ask(host, guest, &status).await,
+        false => Ok(None),
+    };
+    let (config_options, config_error) = match asked {
+        Ok(options) => (options, None),
+        Err(fault) => {
+            crate::input::log(&fault);
+            (None, Some(fault.message))
+        }
+    };
+    AgentInfo {
+        id: status.id.as_str().to_owned(),
+        installed: status.installed,
+        credentials_available: status.credentials_available,
+        version: status.version,
+        path: status.path,
+        capabilities: capabilities(status.id.definition().capabilities),
+        config_options,
+        config_error,
+    }
 }
 
 /// Installs an agent. Goes on if its client leaves, so that nothing is half installed.
@@ -103,19 +142,6 @@ fn refused(id: AgentId, fault: &Fault) -> Failure {
             problem.with("details", said).into()
         }
         _ => problem.into(),
-    }
-}
-
-fn wire(status: Status, query: AgentQuery) -> AgentInfo {
-    let asked = query.config == Some(true);
-    AgentInfo {
-        id: status.id.as_str().to_owned(),
-        installed: status.installed,
-        credentials_available: status.credentials_available,
-        version: status.version,
-        path: status.path,
-        capabilities: capabilities(status.id.definition().capabilities),
-        config_error: asked.then(|| "an agent's options are known in its sessions only".to_owned()),
     }
 }
 

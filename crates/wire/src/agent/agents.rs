@@ -12,12 +12,12 @@ pub struct AgentQuery {
     pub no_cache: Option<bool>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AgentList {
     pub agents: Vec<AgentInfo>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentInfo {
     pub id: String,
@@ -28,6 +28,9 @@ pub struct AgentInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub capabilities: AgentCapabilities,
+    /// What can be chosen in its sessions, as the agent says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_options: Option<serde_json::Value>,
     /// Why the options that were asked for are not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_error: Option<String>,

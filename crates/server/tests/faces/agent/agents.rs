@@ -6,17 +6,20 @@ use serde_json::{Value, json};
 
 use super::{Agent, code};
 
+/// Puts a launcher where anybody may put one.
+async fn launcher(agent: &Agent, name: &str, script: &'static str) -> String {
+    let path = format!(".local/share/sandbox-agent/bin/agent_processes/{name}-acp");
+    let path = agent.server.path(&path);
+    agent.put(&format!("/v1/fs/file?path={path}"), script).await;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&path, mode).expect("executable");
+    path
+}
+
 #[tokio::test]
 async fn agents_are_listed_as_the_sandbox_has_them() {
     let agent = Agent::start().await;
-    // As anybody may put it there.
-    let launcher = ".local/share/sandbox-agent/bin/agent_processes/codex-acp";
-    agent
-        .put(&format!("/v1/fs/file?path={launcher}"), "#!/bin/sh\n")
-        .await;
-    let launcher = agent.server.path(launcher);
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&launcher, mode).expect("executable");
+    let launcher = launcher(&agent, "codex", "#!/bin/sh\n").await;
     let listed = agent.call("GET", "/v1/agents").await.json();
     let all = listed["agents"].as_array().expect("a list");
     let ids: Vec<&Value> = all.iter().map(|one| &one["id"]).collect();
@@ -41,19 +44,45 @@ async fn agents_are_listed_as_the_sandbox_has_them() {
         mock["capabilities"].as_object().map(serde_json::Map::len),
         Some(18)
     );
-    assert!(mock["configError"].is_string(), "{mock}");
+    // The launcher above is none that answers.
+    let codex = agent
+        .call("GET", "/v1/agents/codex?config=true")
+        .await
+        .json();
+    let error = codex["configError"].as_str().expect("an error");
+    assert!(error.contains("ended"), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_is_asked_for_what_can_be_chosen() {
+    let agent = Agent::start().await;
+    let script = r#"#!/bin/sh
+read line
+echo '{"jsonrpc":"2.0","method":"noise","params":{}}'
+echo 'no json'
+echo '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}'
+read line
+echo '{"jsonrpc":"2.0","id":2,"result":{"sessionId":"s","configOptions":[{"id":"model"}]}}'
+exec sleep 100000
+"#;
+    launcher(&agent, "gemini", script).await;
+    let path = "/v1/agents/gemini?config=true&no_cache=true";
+    let gemini = agent.call("GET", path).await.json();
+    assert_eq!(gemini["configOptions"], json!([{"id": "model"}]));
+    assert!(gemini.get("configError").is_none(), "{gemini}");
+    let brief = agent.call("GET", "/v1/agents/gemini").await.json();
+    assert!(brief.get("configOptions").is_none(), "{brief}");
+    let refusing = "#!/bin/sh\nread line\n\
+        echo '{\"id\":1,\"error\":{\"code\":1,\"message\":\"log in first\"}}'\nread line\n";
+    launcher(&agent, "amp", refusing).await;
+    let amp = agent.call("GET", "/v1/agents/amp?config=true").await.json();
+    assert_eq!(amp["configError"], "initialize failed: log in first");
 }
 
 #[tokio::test]
 async fn an_agent_that_is_there_is_not_installed_again() {
     let agent = Agent::start().await;
-    let launcher = "/.local/share/sandbox-agent/bin/agent_processes/pi-acp";
-    let path = agent.server.path(launcher.trim_start_matches('/'));
-    agent
-        .put(&format!("/v1/fs/file?path={path}"), "#!/bin/sh\n")
-        .await;
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).expect("executable");
+    let path = launcher(&agent, "pi", "#!/bin/sh\n").await;
     let done = agent.json("POST", "/v1/agents/pi/install", json!({})).await;
     assert_eq!(
         done.json(),
