@@ -102,10 +102,17 @@ fn text(answer: &Answer) -> &str {
 
 /// The API alone, as on a machine without sandboxes, over a sandbox of `server`.
 async fn standalone(server: &Server, gate: TokenGate, cors: &CorsOptions) -> axum::Router {
-    let sandbox = server.sandbox().await.parse().expect("an id");
+    let sandbox: woodfrog_types::SandboxId = server.sandbox().await.parse().expect("an id");
+    let sessions = woodfrog_server::agent::AgentSessions {
+        sessions: server.app.sessions.clone(),
+        scope: woodfrog_sessions::Scope {
+            workspace: woodfrog_types::WorkspaceId::default_workspace(),
+            sandbox: sandbox.clone(),
+        },
+    };
     let plane = std::sync::Arc::new(server.app.engine.clone());
     let state = std::sync::Arc::<HostState>::default();
-    let host = AgentHost::new(plane, sandbox, None, Default::default(), state);
+    let host = AgentHost::new(plane, sandbox, None, Default::default(), state, sessions);
     woodfrog_server::agent::standalone(host, gate, cors).expect("a router")
 }
 

@@ -13,7 +13,7 @@ use woodfrog_types::{Code, Fault};
 
 use crate::agent::AgentHost;
 use crate::agent::problem::fault;
-use crate::follow::Followed;
+use woodfrog_engine::follow::Followed;
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
