@@ -37,6 +37,10 @@ const HISTORY_FACTOR: usize = 8;
 pub(crate) enum Command {
     Client(ClientMessage, oneshot::Sender<Outcome>),
     Prompt(Prompt, oneshot::Sender<Outcome>),
+    /// Answered when it has its place.
+    Post(Prompt, oneshot::Sender<Outcome>),
+    /// Tells readers that the session is there.
+    Begin(oneshot::Sender<Outcome>),
     Request {
         method: String,
         params: Value,
@@ -266,6 +270,14 @@ impl Owner {
             Command::Prompt(prompt, reply) => {
                 let waiter = self.waiter(reply);
                 self.conversation.prompt(prompt, waiter, now)
+            }
+            Command::Begin(reply) => {
+                let waiter = self.waiter(reply);
+                self.conversation.begin(waiter, now)
+            }
+            Command::Post(prompt, reply) => {
+                let waiter = self.waiter(reply);
+                self.conversation.post(prompt, waiter, now)
             }
             Command::Request {
                 method,
