@@ -1,6 +1,7 @@
 //! The project's tasks. `./x help` lists them.
 #![forbid(unsafe_code)]
 
+mod agent_sdk;
 mod agents;
 mod bench;
 mod demo;

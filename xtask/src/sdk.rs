@@ -97,6 +97,7 @@ pub(crate) fn run(filter: &str) -> Result<Tally> {
     // The same machine, but now it asks for keys.
     plain.restart_with(&[])?;
     crate::trpc::run(&plain, filter, &mut tally)?;
+    crate::agent_sdk::run(&plain, filter, &mut tally)?;
     plain.remove()?;
 
     let port = free_port()?;
@@ -146,7 +147,7 @@ fn prepare(server: &Server, mode: &Mode) -> Result<()> {
     })
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port())

@@ -24,6 +24,8 @@ const TESTS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("chromium", "chromium"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.

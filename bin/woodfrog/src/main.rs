@@ -1,8 +1,8 @@
 //! The `woodfrog` binary: the only place where adapters meet ports.
 #![forbid(unsafe_code)]
 
-mod agent_server;
 mod agent;
+mod agent_server;
 mod doctor;
 mod drivers;
 mod images;

@@ -20,6 +20,7 @@ use woodfrog_sandbox::Driver;
 use woodfrog_server::agent::AgentFace;
 use woodfrog_server::serve::{Faces, Listener, TlsSource, tls};
 use woodfrog_server::{App, ServerOptions, control};
+use woodfrog_sessions::Scope;
 use woodfrog_store_sqlite::SqliteStore;
 
 use crate::drivers::Drivers;
@@ -62,6 +63,14 @@ async fn serve(config: Config) -> Result<()> {
         domain: config.domain.clone(),
     };
     let app = App::new(engine.clone(), options);
+    // What agents say goes on from where the server before left it; nothing waits for that.
+    let sessions = app.sessions.clone();
+    let awake = engine
+        .awake()
+        .into_iter()
+        .map(|(workspace, sandbox)| Scope { workspace, sandbox });
+    let awake: Vec<Scope> = awake.collect();
+    tokio::spawn(async move { sessions.take_up(&awake).await });
     let faces = Faces::new(
         Arc::new(engine.clone()),
         control(&app),

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::Value;
-use woodfrog_types::Timestamp;
 use woodfrog_types::session::{
     AgentProcess, LogEnd, NewSessionEvent, Position, Session, SessionEvent, SessionFace,
     SessionState, Source, Stream, Turn, kind,
 };
+use woodfrog_types::{Code, Timestamp};
 
 use crate::message::{Envelope, Id};
 use crate::replay::History;
@@ -98,7 +98,7 @@ pub enum Failure {
     /// The agent process ended.
     Exited(AgentEnd),
     /// The agent could not be started.
-    NotStarted { message: String },
+    NotStarted { code: Code, message: String },
     /// The session is over.
     Ended { reason: String },
     /// There is nothing (any more) with that id.
@@ -120,7 +120,7 @@ impl Failure {
                 format!("agent process exited ({})", end.status),
                 serde_json::json!({"agentStderr": end.stderr.join("\n"), "code": end.code}),
             ),
-            Self::NotStarted { message } => (message.clone(), Value::Null),
+            Self::NotStarted { message, .. } => (message.clone(), Value::Null),
             Self::Ended { reason } => (format!("the session is over: {reason}"), Value::Null),
             Self::Unknown { what } => (format!("no such {what}"), Value::Null),
             Self::Answered => ("answered already".to_owned(), Value::Null),

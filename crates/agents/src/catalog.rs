@@ -250,7 +250,7 @@ static PI: Definition = Definition {
             Package {
                 kind: Kind::NativeAgent,
                 name: "@earendil-works/pi-coding-agent",
-                version: "1.5.2",
+                version: "0.87.1",
             },
             Package {
                 kind: Kind::AgentProcess,

@@ -33,7 +33,7 @@ pub enum StoreError {
         why: &'static str,
     },
     /// The version asked for cannot be.
-    #[error("{0}")]
+    #[error(transparent)]
     Version(#[from] woodfrog_types::Fault),
     /// There is no npm on this host.
     #[error("this host has no npm; install it (Debian: apt install npm)")]
@@ -59,6 +59,7 @@ pub enum StoreError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostStore {
     dir: PathBuf,
+    npm: PathBuf,
 }
 
 /// An agent in store.
@@ -80,7 +81,17 @@ struct Current {
 impl HostStore {
     /// The store in a directory, which need not be there.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            npm: PathBuf::from("npm"),
+        }
+    }
+
+    /// The same store, filled by another npm than the one on the path.
+    #[must_use]
+    pub fn with_npm(mut self, program: impl Into<PathBuf>) -> Self {
+        self.npm = program.into();
+        self
     }
 
     /// Puts an agent in store with the host's npm. Blocks, for minutes perhaps.
@@ -102,7 +113,7 @@ impl HostStore {
         let path = home.join(&version);
         if !path.join("node_modules").is_dir() || options.reinstall {
             let new = home.join(format!(".new.{}", std::process::id()));
-            let made = fill(&new, &wanted, entry).and_then(|()| {
+            let made = self.fill(&new, &wanted, entry).and_then(|()| {
                 remove(&path)?;
                 fs::rename(&new, &path).map_err(at(&path))
             });
@@ -116,6 +127,34 @@ impl HostStore {
         };
         write_current(&home, &current)?;
         Ok(Stored { id, version, path })
+    }
+
+    fn fill(&self, new: &Path, wanted: &Wanted, entry: Launch) -> Result<(), StoreError> {
+        remove(new)?;
+        fs::create_dir_all(new).map_err(at(new))?;
+        let ran = Command::new(&self.npm)
+            .args(["install", "--no-audit", "--no-fund", "--loglevel=error"])
+            .arg("--prefix")
+            .arg(new)
+            .args(wanted.specs())
+            .stdin(Stdio::null())
+            .output();
+        let ran = match ran {
+            Ok(ran) => ran,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NoNpm),
+            Err(error) => return Err(at(&self.npm)(error)),
+        };
+        if !ran.status.success() {
+            let from = ran.stderr.len().saturating_sub(TAIL_BYTES);
+            let tail = ran.stderr.get(from..).unwrap_or_default();
+            let tail = String::from_utf8_lossy(tail).trim().to_owned();
+            return Err(StoreError::Npm(tail));
+        }
+        if new.join("node_modules").join(entry.program).exists() {
+            Ok(())
+        } else {
+            Err(StoreError::NoProgram(entry.program))
+        }
     }
 
     /// What is in store, if it is what is wanted. Anything is while no version is asked for by the
@@ -159,34 +198,6 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),
-    }
-}
-
-fn fill(new: &Path, wanted: &Wanted, entry: Launch) -> Result<(), StoreError> {
-    remove(new)?;
-    fs::create_dir_all(new).map_err(at(new))?;
-    let ran = Command::new("npm")
-        .args(["install", "--no-audit", "--no-fund", "--loglevel=error"])
-        .arg("--prefix")
-        .arg(new)
-        .args(wanted.specs())
-        .stdin(Stdio::null())
-        .output();
-    let ran = match ran {
-        Ok(ran) => ran,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NoNpm),
-        Err(error) => return Err(at(Path::new("npm"))(error)),
-    };
-    if !ran.status.success() {
-        let from = ran.stderr.len().saturating_sub(TAIL_BYTES);
-        let tail = ran.stderr.get(from..).unwrap_or_default();
-        let tail = String::from_utf8_lossy(tail).trim().to_owned();
-        return Err(StoreError::Npm(tail));
-    }
-    if new.join("node_modules").join(entry.program).exists() {
-        Ok(())
-    } else {
-        Err(StoreError::NoProgram(entry.program))
     }
 }
 
@@ -263,6 +274,68 @@ mod tests {
         assert_eq!(fs::read(to.join("again"))?.len(), 100_000);
         assert_eq!(fs::metadata(to.join("bin/tool"))?.mode() & 0o777, 0o755);
         assert_eq!(fs::read_link(to.join("link"))?, Path::new("bin/tool"));
+        Ok(())
+    }
+
+    /// An npm that makes OpenCode's program with a text in it, or fails.
+    fn npm(dir: &Path, does: &str) -> io::Result<PathBuf> {
+        let path = dir.join("npm");
+        let text = format!(
+            "#!/bin/sh\necho \"$@\" >> {dir}/calls\n\
+             while [ \"$1\" != --prefix ]; do shift; done\n\
+             to=$2/node_modules/opencode-ai/bin; mkdir -p $to\n{does}\n",
+            dir = dir.display()
+        );
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    #[test]
+    fn a_version_is_in_store_whole_or_not_at_all() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let id = AgentId::Opencode;
+        let options = InstallOptions::default();
+        let works = npm(dir.path(), "echo one > $to/opencode.exe")?;
+        let store = HostStore::new(dir.path().join("store")).with_npm(works);
+        let stored = store.install(id, &options)?;
+        let program = stored
+            .path
+            .join("node_modules/opencode-ai/bin/opencode.exe");
+        assert_eq!(fs::read_to_string(&program)?, "one\n");
+        assert_eq!(store.stored(id)?, Some(stored.clone()));
+        // It is not asked for twice.
+        assert_eq!(store.install(id, &options)?, stored);
+        assert_eq!(
+            fs::read_to_string(dir.path().join("calls"))?
+                .lines()
+                .count(),
+            1
+        );
+
+        let again = InstallOptions {
+            reinstall: true,
+            ..options
+        };
+        npm(
+            dir.path(),
+            "echo two > $to/opencode.exe; echo no network >&2; exit 3",
+        )?;
+        let failed = store.install(id, &again);
+        assert!(matches!(failed, Err(StoreError::Npm(why)) if why == "no network"));
+        npm(dir.path(), "exit 0")?;
+        let failed = store.install(id, &again);
+        assert!(matches!(failed, Err(StoreError::NoProgram(_))));
+        assert_eq!(fs::read_to_string(&program)?, "one\n");
+        assert_eq!(store.stored(id)?, Some(stored));
+        npm(dir.path(), "echo three > $to/opencode.exe")?;
+        store.install(id, &again)?;
+        assert_eq!(fs::read_to_string(&program)?, "three\n");
+        let left = fs::read_dir(dir.path().join("store/opencode"))?.count();
+        assert_eq!(left, 2, "the version and the note which it is");
+
+        let nowhere = store.with_npm("/nonexistent/npm").install(id, &again);
+        assert!(matches!(nowhere, Err(StoreError::NoNpm)));
         Ok(())
     }
 

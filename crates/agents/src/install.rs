@@ -218,9 +218,14 @@ if [ ! -x "$new/node_modules/$program" ]; then
 fi
 rm -rf "$agents/$label"
 mv "$new" "$agents/$label"
-quoted=$(printf %s "$agents/$label/node_modules/$program" | sed "s/'/'\\\\''/g")
+modules=$(printf %s "$agents/$label/node_modules" | sed "s/'/'\\\\''/g")
 launcher="$data/bin/agent_processes/$agent-acp"
-printf '#!/bin/sh\n# installed by woodfrog: %s\nexec %s %s "$@"\n' "$label" "'$quoted'" "$arguments" > "$launcher.new"
+# What is started may in its turn start a program that was installed with it.
+{
+    printf '#!/bin/sh\n# installed by woodfrog: %s\n' "$label"
+    printf "modules='%s'\n" "$modules"
+    printf 'export PATH="$modules/.bin:$PATH"\nexec "$modules/%s" %s "$@"\n' "$program" "$arguments"
+} > "$launcher.new"
 chmod 755 "$launcher.new"
 mv -f "$launcher.new" "$launcher"
 "#;

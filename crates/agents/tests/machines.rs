@@ -55,7 +55,8 @@ impl Place {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// An npm that notes how it is called and makes an OpenCode that is the mock agent.
+    /// An npm that notes how it is called and makes an OpenCode that is the mock agent, and a
+    /// helper that it starts by name.
     fn npm(&self, version: &str) {
         let guest = common::guest_binary();
         let calls = self.guest.home().join("calls");
@@ -64,10 +65,11 @@ impl Place {
             &format!(
                 "#!/bin/sh\n\
                  echo \"$@\" >> '{calls}'\n\
-                 to=\"$3/node_modules/opencode-ai/bin\"\n\
-                 mkdir -p \"$to\" || exit 1\n\
-                 printf '#!/bin/sh\\necho {version} > \"$HOME/ran\"\\n[ \"$1\" = acp ] || exit 9\\nexec {guest} mock-agent\\n' > \"$to/opencode.exe\"\n\
-                 chmod 755 \"$to/opencode.exe\"\n",
+                 to=\"$3/node_modules\"\n\
+                 mkdir -p \"$to/opencode-ai/bin\" \"$to/.bin\" || exit 1\n\
+                 printf '#!/bin/sh\\necho {version} > \"$HOME/ran\"\\n' > \"$to/.bin/helper\"\n\
+                 printf '#!/bin/sh\\nhelper && [ \"$1\" = acp ] || exit 9\\nexec {guest} mock-agent\\n' > \"$to/opencode-ai/bin/opencode.exe\"\n\
+                 chmod 755 \"$to/.bin/helper\" \"$to/opencode-ai/bin/opencode.exe\"\n",
                 calls = calls.display(),
                 guest = guest.display(),
             ),

@@ -241,3 +241,22 @@ async fn a_stored_session_outlives_its_process() {
     let messages = agent.call("session/load", params).await;
     assert_eq!(messages.last().unwrap()["error"]["code"], -32002);
 }
+
+#[test]
+fn the_protocols_own_client_understands_it() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let dir = root.join("target/sdk/agents");
+    let sdk = dir.join("node_modules/@agentclientprotocol/sdk");
+    assert!(sdk.is_dir(), "run `./x setup --tests` first");
+    // Modules are looked for beside the program.
+    let program = dir.join("mock_agent.mjs");
+    std::fs::copy(root.join("tests/agents/mock_agent.mjs"), &program).unwrap();
+    let ran = std::process::Command::new("node")
+        .arg(&program)
+        .arg(common::guest_binary())
+        .arg("mock-agent")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{errors}");
+}

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-mod agent_server;
 mod agent;
+mod agent_server;
 mod key;
 mod sandbox;
 mod sleep;
@@ -14,8 +14,8 @@ mod snapshot;
 mod target;
 mod template;
 
-pub use agent_server::AgentServerArgs;
 pub use agent::{AgentCommand, AgentStore};
+pub use agent_server::AgentServerArgs;
 pub use key::KeyCommand;
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
 pub use sleep::{After, SleepArgs, SleepCommand};

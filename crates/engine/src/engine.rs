@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use woodfrog_core::token::ServerSecret;
 use woodfrog_store::Store;
 use woodfrog_types::sandbox::SandboxState;
-use woodfrog_types::{Fault, Timestamp};
+use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
 
 use crate::agent_sandbox::Turns;
 use crate::fault;
@@ -105,6 +105,16 @@ impl Engine {
         let running =
             |live: &Arc<Live>| matches!(live.record().state, SandboxState::Running { .. });
         live.iter().filter(|live| running(live)).count()
+    }
+
+    /// The sandboxes that run, of all workspaces.
+    pub fn awake(&self) -> Vec<(WorkspaceId, SandboxId)> {
+        let live = self.inner.registry.all();
+        live.iter()
+            .map(|live| live.record())
+            .filter(|record| matches!(record.state, SandboxState::Running { .. }))
+            .map(|record| (record.workspace.clone(), record.id.clone()))
+            .collect()
     }
 
     /// How many sandboxes have an owner: those in memory, and those on disk that somebody wants

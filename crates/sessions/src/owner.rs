@@ -254,7 +254,8 @@ impl Owner {
             }
             Input::Started(Err(fault)) => {
                 tracing::warn!(session = %self.id, %fault, "an agent could not be started");
-                self.conversation.start_failed(&fault.message, now)
+                self.conversation
+                    .start_failed(fault.code, &fault.message, now)
             }
             Input::Idle | Input::Closed => Step::default(),
         };
@@ -601,7 +602,7 @@ pub(crate) fn failure(failure: Failure) -> Fault {
             }
             Fault::new(Code::AgentExited, text)
         }
-        Failure::NotStarted { message } => Fault::new(Code::AgentExited, message),
+        Failure::NotStarted { code, message } => Fault::new(code, message),
         Failure::Ended { reason } => Fault::new(
             Code::Conflict,
             format!("the session is over ({reason}); make another"),

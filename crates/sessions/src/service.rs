@@ -186,27 +186,31 @@ impl Sessions {
         self.hub(session).say(ephemeral);
     }
 
-    /// Takes up what agents of running sandboxes say, after a start of the server: sessions whose
-    /// turns were not over.
-    pub async fn take_up(&self, workspaces: &[WorkspaceId]) {
-        for workspace in workspaces {
-            let filter = SessionFilter {
-                active: Some(true),
-                ..SessionFilter::default()
-            };
-            let mut cursor = None;
-            loop {
-                let page = PageRequest { limit: 100, cursor };
-                let Ok(page) = self.list(workspace, &filter, &page).await else {
-                    return;
-                };
-                for session in page.items {
-                    self.attend(&session).await;
-                }
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
+    /// Takes up what the agents of these sandboxes say, after a start of the server. Wakes nothing.
+    pub async fn take_up(&self, sandboxes: &[Scope]) {
+        for scope in sandboxes {
+            if let Err(fault) = self.take_up_in(scope).await {
+                tracing::warn!(sandbox = %scope.sandbox, %fault, "its agents are not listened to");
+            }
+        }
+    }
+
+    async fn take_up_in(&self, scope: &Scope) -> Result<(), Fault> {
+        let filter = SessionFilter {
+            sandbox: Some(scope.sandbox.clone()),
+            active: Some(true),
+            ..SessionFilter::default()
+        };
+        let mut cursor = None;
+        loop {
+            let page = PageRequest { limit: 100, cursor };
+            let page = self.list(&scope.workspace, &filter, &page).await?;
+            for session in page.items {
+                self.attend(&session).await;
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
             }
         }
     }

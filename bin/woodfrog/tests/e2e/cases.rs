@@ -1,6 +1,8 @@
 //! The list of all cases.
 
-use crate::{Case, crash, docs, errors, hostile, isolation, leaks, limits, sleep, sleep_crash};
+use crate::{
+    Case, agents, crash, docs, errors, hostile, isolation, leaks, limits, sleep, sleep_crash,
+};
 
 /// Every case, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
@@ -9,6 +11,7 @@ pub(crate) fn all() -> Vec<Case> {
         hostile::CASES,
         limits::CASES,
         errors::CASES,
+        agents::CASES,
         docs::CASES,
         sleep::CASES,
         leaks::CASES,

@@ -3,6 +3,7 @@
 //! The cases share one server; those that kill or restart it start their own.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod cases;
 mod crash;
 mod docs;

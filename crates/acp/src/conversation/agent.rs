@@ -1,8 +1,8 @@
 //! What the agent says, and its coming and going.
 
 use serde_json::json;
-use woodfrog_types::SandboxId;
 use woodfrog_types::session::Binding;
+use woodfrog_types::{Code, SandboxId};
 
 use super::build::{Build, end_payload};
 use super::{
@@ -47,10 +47,11 @@ impl Conversation {
     }
 
     /// No process could be started. Whoever waits is told; the next message tries again.
-    pub fn start_failed(&mut self, message: &str, now: Timestamp) -> Step {
+    pub fn start_failed(&mut self, code: Code, message: &str, now: Timestamp) -> Step {
         self.phase = Phase::Down;
         let mut build = self.build(now);
         let failure = Failure::NotStarted {
+            code,
             message: message.to_owned(),
         };
         build.mark(

@@ -272,11 +272,17 @@ impl<'a> Build<'a> {
     /// Tells everybody who waits for something that the agent has, and those who read along.
     pub(super) fn fail_pending(&mut self, failure: &Failure) {
         for pending in std::mem::take(&mut self.it.pending).into_values() {
-            if !pending.about.is_ours() {
-                let answer = Envelope::failure(&pending.original, failure.error());
-                self.log(Source::Server, kind::FAILED, answer.to_line());
+            if pending.about.is_ours() {
+                continue;
             }
-            self.answer(pending.waiter, Outcome::Failed(failure.clone()));
+            let line = Envelope::failure(&pending.original, failure.error()).to_line();
+            self.log(Source::Server, kind::FAILED, line.clone());
+            // Clients that speak JSON-RPC wait for its answer: a failed transport tells them less.
+            let outcome = match self.it.record.face {
+                SessionFace::Acp => Outcome::Response(line),
+                SessionFace::Universal | SessionFace::Native => Outcome::Failed(failure.clone()),
+            };
+            self.answer(pending.waiter, outcome);
         }
     }
 

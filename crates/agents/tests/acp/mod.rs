@@ -106,6 +106,10 @@ impl Acp {
                 let outcome = json!({"outcome": {"outcome": "selected", "optionId": option}});
                 let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": outcome});
                 self.send(&answer).await;
+            } else if message.get("method").is_some() && message.get("id").is_some() {
+                let error = json!({"code": -32601, "message": "this client has no such method"});
+                let answer = json!({"jsonrpc": "2.0", "id": message["id"], "error": error});
+                self.send(&answer).await;
             }
             let answers = message["id"] == id && message.get("method").is_none();
             all.push(message);

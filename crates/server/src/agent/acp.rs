@@ -10,7 +10,7 @@ use axum::{Extension, Json, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use woodfrog_sessions::acp::Envelope;
+use woodfrog_sessions::acp::{Envelope, Unreadable};
 use woodfrog_sessions::{Posted, Scope, Sessions};
 use woodfrog_types::session::{SessionEvent, kind};
 use woodfrog_wire::agent::problem::{Kind, Problem};
@@ -71,8 +71,12 @@ async fn send(
     body: Bytes,
 ) -> Result<Response> {
     check_media(&headers)?;
-    let envelope = Envelope::parse(&body)
-        .map_err(|error| Failure::invalid(format!("invalid JSON body: {error}")))?;
+    let envelope = Envelope::parse(&body).map_err(|error| match error {
+        Unreadable::Json(_) => Failure::invalid(format_args!("invalid JSON body: {error}")),
+        error => Failure::invalid(format_args!(
+            "request body must be a JSON-RPC object: {error}"
+        )),
+    })?;
     let AgentSessions { sessions, scope } = &host.sessions;
     let posted = sessions
         .acp_post(scope, &server, query.agent.as_deref(), envelope, None)

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::StatusCode;
 use woodfrog_engine::GuestLease;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{
     ErrorCode, Keep, Pieces, ProcessInfo, ProcessRef, PtySize, SignalTarget, StartRequest,
@@ -23,7 +24,6 @@ use woodfrog_wire::agent::process::{
 use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result, fault};
-use woodfrog_engine::follow::Followed;
 
 mod input;
 mod logs;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::{ProcessEvent, StdinWriter};
 use woodfrog_guest_proto as guest;
 use woodfrog_types::limits;
@@ -9,7 +10,6 @@ use woodfrog_wire::envd as wire;
 
 use super::call::{Call, Messages, Sender, Stop};
 use super::connect::{self, Output, RpcCode, RpcError};
-use woodfrog_engine::follow::Followed;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;

@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::proto::{From, ProcessRef, PtySize, StartRequest, StdinMode};
 use woodfrog_types::Fault;
 use woodfrog_types::key::Principal;
@@ -23,7 +24,6 @@ use super::guest::{About, fault, lease};
 use super::problem::Result;
 use crate::state::App;
 use output::Format;
-use woodfrog_engine::follow::Followed;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()

@@ -63,10 +63,7 @@ async fn a_permission_waits_and_the_first_answer_wins() {
     prompted.abort();
     let _ = prompted.await;
     world.restart();
-    world
-        .sessions
-        .take_up(&[world.scope.workspace.clone()])
-        .await;
+    world.sessions.take_up(&[world.scope.clone()]).await;
     let view = world
         .sessions
         .show(&session.workspace, &session.id)

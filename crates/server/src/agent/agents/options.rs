@@ -7,13 +7,13 @@ use memchr::memchr;
 use serde_json::{Value, json};
 use woodfrog_agents::{AgentId, LaunchOptions, Status};
 use woodfrog_engine::GuestLease;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{Channel, PathRequest, ProcessRef, SignalTarget, StartRequest};
 use woodfrog_types::{Code, Fault};
 
 use crate::agent::AgentHost;
 use crate::agent::problem::fault;
-use woodfrog_engine::follow::Followed;
 
 /// How long an agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);

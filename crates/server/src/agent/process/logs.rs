@@ -16,6 +16,7 @@ use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use woodfrog_engine::GuestLease;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{Channel, ErrorCode, From, ProcessInfo, ProcessRef, Times};
 use woodfrog_wire::agent::process::{LogEntry, LogGap, LogStream, LogsQuery};
@@ -23,7 +24,6 @@ use woodfrog_wire::agent::process::{LogEntry, LogGap, LogStream, LogsQuery};
 use super::{sandbox_ended, table};
 use crate::agent::AgentHost;
 use crate::agent::problem::{Failure, Result};
-use woodfrog_engine::follow::Followed;
 
 /// The most entries that `tail` asks for; more means all of them.
 const TAIL_MAX: u64 = 1 << 20;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::{Extension, Json};
 use woodfrog_engine::GuestLease;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{Channel, ProcessRef, SignalTarget, StartRequest};
 use woodfrog_wire::agent::process::{Ran, Run};
@@ -12,7 +13,6 @@ use super::{SIGKILL, command_of, not_started, sandbox_ended, table};
 use crate::agent::AgentHost;
 use crate::agent::extract::Json as JsonBody;
 use crate::agent::problem::{Failure, Result};
-use woodfrog_engine::follow::Followed;
 
 /// How long a client's going away may take to reach the process.
 const GIVING_UP: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{From, ProcessRef};
 use woodfrog_wire::agent::process::{TerminalCommand, TerminalEvent};
@@ -15,7 +16,6 @@ use woodfrog_wire::agent::process::{TerminalCommand, TerminalEvent};
 use super::{input, table};
 use crate::agent::AgentHost;
 use crate::agent::problem::Failure;
-use woodfrog_engine::follow::Followed;
 
 /// Bytes of one message from a client.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -77,6 +77,7 @@ pub(super) async fn stream(
         raw: query.include_raw,
         turn: None,
         running: false,
+        waits: false,
     };
     Ok(session_stream::respond(reader, events).into_response())
 }
@@ -92,10 +93,11 @@ pub(super) async fn turn(
     let sessions = &host.sessions.sessions;
     let reader = sessions.follow(&session.id, Stream::Universal, after);
     let events = Events {
-        session: session.name,
+        session: session.name.clone(),
         raw: query.include_raw,
         turn: Some(format!("turn_{turn}")),
         running: false,
+        waits: asks(&session.settings),
     };
     Ok(session_stream::respond(reader, events).into_response())
 }
@@ -108,6 +110,8 @@ struct Events {
     turn: Option<String>,
     /// Whether that turn has begun.
     running: bool,
+    /// Whether a client must answer what the agent asks.
+    waits: bool,
 }
 
 impl Events {
@@ -125,7 +129,8 @@ impl Events {
             "turn.ended" => own,
             // An agent that cannot be started fails every turn, also before it begins.
             "error" => self.running || data["code"] == "agent_exited",
-            "agent.unparsed" | "permission.requested" | "question.requested" => self.running,
+            "agent.unparsed" => self.running,
+            "permission.requested" | "question.requested" => self.running && self.waits,
             _ => false,
         }
     }
@@ -146,6 +151,12 @@ impl Shape for Events {
     fn gap(&mut self, _: u64, _: u64, _: &mut String) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
+}
+
+/// Whether somebody is asked for permissions.
+fn asks(settings: &str) -> bool {
+    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+    settings["permissions"] != "bypass"
 }
 
 /// An event as clients know it.

@@ -12,12 +12,12 @@ use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::ProcessEvent;
 use woodfrog_guest_client::proto::{Channel, Exit, ProcessEnd};
 use woodfrog_wire::native::exec::{End, Output, OutputEvent};
 
 use crate::native::guest::{About, fault};
-use woodfrog_engine::follow::Followed;
 
 const EXIT_CODE: HeaderName = HeaderName::from_static("woodfrog-exit-code");
 const STATUS: HeaderName = HeaderName::from_static("woodfrog-status");

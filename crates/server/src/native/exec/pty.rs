@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_engine::GuestLease;
+use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::proto::{From, ProcessRef, PtySize, StartRequest};
 use woodfrog_guest_client::{GuestError, ProcessEvent};
 use woodfrog_types::key::Principal;
@@ -25,7 +26,6 @@ use crate::native::extract::{InPath, Params};
 use crate::native::guest::{About, fault, lease};
 use crate::native::problem::Result;
 use crate::state::App;
-use woodfrog_engine::follow::Followed;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(pty))
