@@ -30,9 +30,9 @@ pub(crate) trait Shape: Send + 'static {
 /// A frame: `name` and `data` are one line each.
 pub(crate) fn frame(frames: &mut String, name: &str, id: Option<u64>, data: &str) {
     // Writing to a string does not fail.
-    let _ = write!(frames, "event: {name}\n");
+    let _ = writeln!(frames, "event: {name}");
     if let Some(id) = id {
-        let _ = write!(frames, "id: {id}\n");
+        let _ = writeln!(frames, "id: {id}");
     }
     let _ = write!(frames, "data: {data}\n\n");
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use woodfrog_acp::{
-    Act, ClientMessage, Conversation, Failure, History, Id, Outcome, Prompt, Step, Waiter,
-};
+use woodfrog_acp::{Act, ClientMessage, Conversation, History, Id, Outcome, Prompt, Step, Waiter};
 use woodfrog_store::{SessionAppend, SessionStore};
 use woodfrog_types::session::{
     LogEnd, NewSessionEvent, Session, SessionEvent, Source, Stream, Turn, kind,
@@ -21,7 +19,10 @@ use crate::lines::Line;
 use crate::port::Machines;
 use crate::reader::fault;
 
+mod failure;
 mod open;
+
+pub(crate) use failure::failure;
 
 /// Commands that may wait; the next caller waits for room.
 const INBOX: usize = 256;
@@ -589,32 +590,4 @@ fn sent(event: &SessionEvent) -> Option<String> {
 
 fn shutting_down() -> Fault {
     Fault::new(Code::Unavailable, "the server is shutting down")
-}
-
-/// A failure as callers may see it.
-pub(crate) fn failure(failure: Failure) -> Fault {
-    match failure {
-        Failure::Exited(end) => {
-            let mut text = format!("agent process exited ({})", end.status);
-            if !end.stderr.is_empty() {
-                text.push_str("; its last words: ");
-                text.push_str(&end.stderr.join("\n"));
-            }
-            Fault::new(Code::AgentExited, text)
-        }
-        Failure::NotStarted { code, message } => Fault::new(code, message),
-        Failure::Ended { reason } => Fault::new(
-            Code::Conflict,
-            format!("the session is over ({reason}); make another"),
-        ),
-        Failure::Unknown { what } => Fault::new(Code::NotFound, format!("no such {what}")),
-        Failure::Answered => Fault::new(
-            Code::Conflict,
-            "nobody waits for that answer: another was first, or it was withdrawn",
-        ),
-        Failure::Busy => Fault::new(
-            Code::RateLimited,
-            "too much waits for this agent already; try again when some of it is answered",
-        ),
-    }
 }

@@ -17,7 +17,7 @@ const SAFE_MAX: i64 = (1 << 53) - 1;
 /// A session, as `sandbox-agent` persists it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(dead_code, reason = "most fields are only checked")]
+#[expect(dead_code, reason = "most fields are only checked")]
 pub struct PersistedSession {
     pub id: String,
     agent: String,
@@ -38,7 +38,7 @@ pub struct PersistedSession {
 /// One event of a session, as `sandbox-agent` persists it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(dead_code, reason = "most fields are only checked")]
+#[expect(dead_code, reason = "most fields are only checked")]
 pub struct PersistedEvent {
     pub id: String,
     /// From 1, unique in the session.
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Object {
 /// A page of sessions. Pass `nextCursor` as `cursor` for the following one.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "camelCase")]
-#[allow(dead_code, reason = "pages are put together from the stored texts")]
+#[expect(dead_code, reason = "pages are put together from the stored texts")]
 pub struct PersistedSessionPage {
     items: Vec<PersistedSession>,
     next_cursor: Option<String>,
@@ -93,7 +93,7 @@ pub struct PersistedSessionPage {
 /// A page of events. Pass `nextCursor` as `cursor` for the following one.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "camelCase")]
-#[allow(dead_code, reason = "pages are put together from the stored texts")]
+#[expect(dead_code, reason = "pages are put together from the stored texts")]
 pub struct PersistedEventPage {
     items: Vec<PersistedEvent>,
     next_cursor: Option<String>,
@@ -137,11 +137,6 @@ pub enum Place {
 }
 
 /// How many items a page shall have.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "between 1 and 1000"
-)]
 pub fn limit(asked: Option<f64>) -> usize {
     match asked {
         Some(asked) if asked >= 1.0 => asked.min(PAGE_MAX as f64) as usize,

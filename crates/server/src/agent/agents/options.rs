@@ -125,7 +125,11 @@ impl Talk {
                 return Err(Fault::new(Code::TooLarge, "the agent's line does not end"));
             }
             match self.process.next().await.map_err(fault)? {
-                Some(ProcessEvent::Output { stream, bytes, .. }) if stream == Channel::Stdout => {
+                Some(ProcessEvent::Output {
+                    stream: Channel::Stdout,
+                    bytes,
+                    ..
+                }) => {
                     self.received.extend_from_slice(&bytes);
                 }
                 Some(ProcessEvent::End(end)) => {
