@@ -210,10 +210,7 @@ impl Telling<'_> {
         let Some(tool) = self.fold.tools.remove(call) else {
             return;
         };
-        if self.fold.done.len() >= DONE_MAX {
-            self.fold.done.clear();
-        }
-        self.fold.done.insert(call.to_owned());
+        self.is_done(call.to_owned());
         let completed = tool.item(status);
         self.agent("item.completed", json!({"item": completed}));
         let mut started = tool.result("in_progress");
@@ -221,6 +218,13 @@ impl Telling<'_> {
         self.synthetic("item.started", json!({"item": started}));
         let result = tool.result(status);
         self.agent("item.completed", json!({"item": result}));
+    }
+
+    fn is_done(&mut self, call: String) {
+        if self.fold.done.len() >= DONE_MAX {
+            self.fold.done.clear();
+        }
+        self.fold.done.insert(call);
     }
 
     fn close_speech(&mut self, status: &str) {
@@ -234,7 +238,7 @@ impl Telling<'_> {
     pub(super) fn close(&mut self, status: &str) {
         self.close_speech(status);
         for (call, tool) in std::mem::take(&mut self.fold.tools) {
-            self.fold.done.insert(call);
+            self.is_done(call);
             let item = tool.item(status);
             self.synthetic("item.completed", json!({"item": item}));
         }
