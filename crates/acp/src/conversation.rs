@@ -15,6 +15,7 @@ use woodfrog_types::{Code, Timestamp};
 
 use crate::message::{Envelope, Id};
 use crate::replay::History;
+use crate::universal::Fold;
 
 mod agent;
 mod build;
@@ -270,6 +271,8 @@ pub struct Conversation {
     turns: BTreeMap<u64, Turn>,
     next_turn: u64,
     next_own: u64,
+    /// For clients of the universal schema.
+    fold: Fold,
 }
 
 impl Conversation {
@@ -299,6 +302,7 @@ impl Conversation {
             turns: turns.into_iter().map(|turn| (turn.number, turn)).collect(),
             next_turn: last_turn + 1,
             next_own: 1,
+            fold: Fold::default(),
         }
     }
 
@@ -344,6 +348,17 @@ impl Conversation {
             .for_each(|it| gone(&mut it.waiter));
         self.held.iter_mut().for_each(|it| gone(&mut it.waiter));
         self.queued.iter_mut().for_each(|it| gone(&mut it.waiter));
+    }
+
+    /// Tells those who will read that the session is there. Repeated calls change nothing.
+    pub fn begin(&mut self, waiter: Waiter, now: Timestamp) -> Step {
+        let mut build = self.build(now);
+        if build.it.end.log == 0 {
+            let payload = serde_json::json!({"agent": build.it.record.agent});
+            build.mark(kind::SESSION_STARTED, &payload);
+        }
+        build.answer(Some(waiter), Outcome::Accepted);
+        build.done()
     }
 
     /// Ends the session. Repeated calls change nothing.

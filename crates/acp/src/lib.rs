@@ -10,6 +10,7 @@
 mod conversation;
 mod message;
 mod replay;
+pub mod universal;
 
 pub use conversation::{
     Act, AgentEnd, Asked, ClientMessage, Conversation, Failure, Options, Outcome, Prompt, Step,

@@ -14,6 +14,7 @@ mod guest;
 pub mod images;
 mod inner;
 mod keys;
+pub mod persist;
 mod ports;
 pub mod request;
 mod sandbox;

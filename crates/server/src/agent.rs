@@ -28,6 +28,7 @@ mod fs;
 mod mount;
 mod problem;
 mod process;
+mod sessions;
 
 pub use acp::AgentSessions;
 pub use mount::{AgentFace, HostStates, PATH};
@@ -138,6 +139,7 @@ pub fn routes() -> Router {
         .merge(process::routes())
         .merge(config::routes())
         .merge(acp::routes())
+        .merge(sessions::routes())
         .merge(agents::routes())
         .fallback(no_endpoint)
         .layer(CatchPanicLayer::custom(panicked))

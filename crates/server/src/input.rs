@@ -14,7 +14,12 @@ const JSON_BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Reads a whole JSON body of at most [`JSON_BODY_BYTES_MAX`] bytes.
 pub(crate) async fn json_bytes(body: Body) -> Result<Bytes, Fault> {
-    let read = Limited::new(body, JSON_BODY_BYTES_MAX).collect();
+    json_bytes_up_to(body, JSON_BODY_BYTES_MAX).await
+}
+
+/// Reads a whole JSON body of at most `max` bytes.
+pub(crate) async fn json_bytes_up_to(body: Body, max: usize) -> Result<Bytes, Fault> {
+    let read = Limited::new(body, max).collect();
     let Ok(read) = tokio::time::timeout(JSON_BODY_TIME_MAX, read).await else {
         let message = format!(
             "the body did not arrive within {} s",
@@ -25,7 +30,7 @@ pub(crate) async fn json_bytes(body: Body) -> Result<Bytes, Fault> {
     match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("the body is larger than {JSON_BODY_BYTES_MAX} bytes");
+            let message = format!("the body is larger than {max} bytes");
             Err(Fault::new(Code::TooLarge, message))
         }
         Err(error) => {

@@ -10,6 +10,7 @@ mod guest;
 mod info;
 mod keys;
 mod openapi;
+mod persist;
 mod problem;
 mod request_id;
 mod sandbox_sessions;
@@ -64,6 +65,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(files::routes())
         .merge(templates::routes())
         .merge(keys::routes())
+        .merge(persist::routes())
 }
 
 /// Resolves the principal once; handlers take it as `Extension<Principal>`.

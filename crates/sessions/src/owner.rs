@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use woodfrog_acp::{
-    Act, ClientMessage, Conversation, Failure, History, Id, Outcome, Prompt, Step, Waiter,
-};
+use woodfrog_acp::{Act, ClientMessage, Conversation, History, Id, Outcome, Prompt, Step, Waiter};
 use woodfrog_store::{SessionAppend, SessionStore};
 use woodfrog_types::session::{
     LogEnd, NewSessionEvent, Session, SessionEvent, Source, Stream, Turn, kind,
@@ -21,7 +19,10 @@ use crate::lines::Line;
 use crate::port::Machines;
 use crate::reader::fault;
 
+mod failure;
 mod open;
+
+pub(crate) use failure::failure;
 
 /// Commands that may wait; the next caller waits for room.
 const INBOX: usize = 256;
@@ -37,6 +38,10 @@ const HISTORY_FACTOR: usize = 8;
 pub(crate) enum Command {
     Client(ClientMessage, oneshot::Sender<Outcome>),
     Prompt(Prompt, oneshot::Sender<Outcome>),
+    /// Answered when it has its place.
+    Post(Prompt, oneshot::Sender<Outcome>),
+    /// Tells readers that the session is there.
+    Begin(oneshot::Sender<Outcome>),
     Request {
         method: String,
         params: Value,
@@ -279,6 +284,14 @@ impl Owner {
             Command::Prompt(prompt, reply) => {
                 let waiter = self.waiter(reply);
                 self.conversation.prompt(prompt, waiter, now)
+            }
+            Command::Begin(reply) => {
+                let waiter = self.waiter(reply);
+                self.conversation.begin(waiter, now)
+            }
+            Command::Post(prompt, reply) => {
+                let waiter = self.waiter(reply);
+                self.conversation.post(prompt, waiter, now)
             }
             Command::Request {
                 method,
@@ -589,32 +602,4 @@ fn sent(event: &SessionEvent) -> Option<String> {
 
 fn shutting_down() -> Fault {
     Fault::new(Code::Unavailable, "the server is shutting down")
-}
-
-/// A failure as callers may see it.
-pub(crate) fn failure(failure: Failure) -> Fault {
-    match failure {
-        Failure::Exited(end) => {
-            let mut text = format!("agent process exited ({})", end.status);
-            if !end.stderr.is_empty() {
-                text.push_str("; its last words: ");
-                text.push_str(&end.stderr.join("\n"));
-            }
-            Fault::new(Code::AgentExited, text)
-        }
-        Failure::NotStarted { code, message } => Fault::new(code, message),
-        Failure::Ended { reason } => Fault::new(
-            Code::Conflict,
-            format!("the session is over ({reason}); make another"),
-        ),
-        Failure::Unknown { what } => Fault::new(Code::NotFound, format!("no such {what}")),
-        Failure::Answered => Fault::new(
-            Code::Conflict,
-            "nobody waits for that answer: another was first, or it was withdrawn",
-        ),
-        Failure::Busy => Fault::new(
-            Code::RateLimited,
-            "too much waits for this agent already; try again when some of it is answered",
-        ),
-    }
 }

@@ -54,6 +54,16 @@ impl PersistStore for PostgresStore {
         .await
     }
 
+    async fn persist_session_remove(&self, workspace: &WorkspaceId, id: &str) -> Result<bool> {
+        // One statement, so both go or neither.
+        let sql = "WITH events AS ( \
+                       DELETE FROM persisted_events WHERE workspace = $1 AND session = $2) \
+                   DELETE FROM persisted_sessions WHERE workspace = $1 AND id = $2";
+        let args: [Arg<'_>; 2] = [&workspace.as_str(), &Text(id)];
+        let removed = change(&self.client().await?, SESSION, sql, &args).await?;
+        Ok(removed > 0)
+    }
+
     async fn persist_session_list(
         &self,
         workspace: &WorkspaceId,
@@ -123,6 +133,19 @@ impl PersistStore for PostgresStore {
             persisted_event_from_row,
         )
         .await
+    }
+
+    async fn persist_event_last(
+        &self,
+        workspace: &WorkspaceId,
+        session: &str,
+        limit: usize,
+    ) -> Result<Vec<PersistedEvent>> {
+        let sql = "SELECT * FROM persisted_events WHERE workspace = $1 AND session = $2 \
+                   ORDER BY place DESC LIMIT $3";
+        let args: [Arg<'_>; 3] = [&workspace.as_str(), &Text(session), &to_sql_int(limit)];
+        let client = self.client().await?;
+        all(&client, EVENT, sql, &args, persisted_event_from_row).await
     }
 
     async fn persist_event_count(&self, workspace: &WorkspaceId, session: &str) -> Result<u64> {

@@ -22,6 +22,8 @@ const LIST_ALL: &str = "SELECT * FROM persisted_sessions WHERE workspace = ?1 \
      ORDER BY created_at, id LIMIT ?2";
 const EVENTS: &str = "SELECT * FROM persisted_events WHERE workspace = ?1 AND session = ?2 \
      AND place > ?3 ORDER BY place LIMIT ?4";
+const LAST: &str = "SELECT * FROM persisted_events WHERE workspace = ?1 AND session = ?2 \
+     ORDER BY place DESC LIMIT ?3";
 const COUNT: &str =
     "SELECT count(*) AS n FROM persisted_events WHERE workspace = ?1 AND session = ?2";
 
@@ -61,6 +63,18 @@ impl PersistStore for SqliteStore {
         .await
     }
 
+    async fn persist_session_remove(&self, workspace: &WorkspaceId, id: &str) -> Result<bool> {
+        let (workspace, id) = (workspace.clone(), id.to_owned());
+        self.write(move |conn| {
+            let key = params![workspace.as_str(), id];
+            let events = "DELETE FROM persisted_events WHERE workspace = ?1 AND session = ?2";
+            change(conn, EVENT, events, key)?;
+            let session = "DELETE FROM persisted_sessions WHERE workspace = ?1 AND id = ?2";
+            Ok(change(conn, SESSION, session, key)? > 0)
+        })
+        .await
+    }
+
     async fn persist_session_list(
         &self,
         workspace: &WorkspaceId,
@@ -92,6 +106,20 @@ impl PersistStore for SqliteStore {
             let after = after.map_or(-1, to_sql_int);
             let params = params![workspace.as_str(), session, after, to_sql_int(limit)];
             all(conn, EVENT, EVENTS, params, persisted_event_from_row)
+        })
+        .await
+    }
+
+    async fn persist_event_last(
+        &self,
+        workspace: &WorkspaceId,
+        session: &str,
+        limit: usize,
+    ) -> Result<Vec<PersistedEvent>> {
+        let (workspace, session) = (workspace.clone(), session.to_owned());
+        self.read(move |conn| {
+            let params = params![workspace.as_str(), session, to_sql_int(limit)];
+            all(conn, EVENT, LAST, params, event_from_row)
         })
         .await
     }
@@ -165,6 +193,7 @@ mod tests {
             (LIST, "persisted_sessions_by_age"),
             (LIST_ALL, "persisted_sessions_by_age"),
             (EVENTS, "persisted_events_by_place"),
+            (LAST, "persisted_events_by_place"),
             (COUNT, "COVERING INDEX persisted_events_by_place"),
         ] {
             let plan = plan(sql);

@@ -175,6 +175,8 @@ macro_rules! store_conformance {
                 persist_event_repeated_is_no_error,
                 persist_event_with_a_taken_place_is_refused,
                 persist_event_race_has_one_winner,
+                persist_last_events_come_first,
+                persist_removal_takes_events_along,
                 persist_stays_within_the_workspace,
             ],
             isolation: [

@@ -346,6 +346,8 @@ pub trait PersistStore: Send + Sync {
         workspace: &WorkspaceId,
         id: &str,
     ) -> Result<Option<PersistedSession>>;
+    /// Removes it with its events; `false` if there was no such session. Events go either way.
+    async fn persist_session_remove(&self, workspace: &WorkspaceId, id: &str) -> Result<bool>;
     /// By `created_at`, then id.
     async fn persist_session_list(
         &self,
@@ -366,6 +368,13 @@ pub trait PersistStore: Send + Sync {
         workspace: &WorkspaceId,
         session: &str,
         after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PersistedEvent>>;
+    /// The last events of one session, the last one first.
+    async fn persist_event_last(
+        &self,
+        workspace: &WorkspaceId,
+        session: &str,
         limit: usize,
     ) -> Result<Vec<PersistedEvent>>;
     /// Events of the session.

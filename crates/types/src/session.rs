@@ -181,6 +181,8 @@ pub mod kind {
     pub const GAP: &str = "gap";
     /// Somebody prompted; comes before what the agent says to it.
     pub const USER: &str = "chat.user";
+    /// The session is there; only where its clients are told so.
+    pub const SESSION_STARTED: &str = "session.started";
     pub const TURN_STARTED: &str = "turn.started";
     pub const TURN_ENDED: &str = "turn.ended";
     pub const SESSION_ENDED: &str = "session.ended";

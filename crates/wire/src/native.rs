@@ -8,6 +8,7 @@ pub mod info;
 pub mod key;
 pub mod network;
 pub mod page;
+pub mod persist;
 pub mod problem;
 pub mod sandbox;
 pub mod sandbox_session;

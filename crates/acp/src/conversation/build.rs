@@ -5,6 +5,7 @@ use super::{
     SessionFace, Source, Step, Stream, Timestamp, Turn, Value, Waiter, kind,
 };
 use crate::message::{Class, Envelope};
+use crate::universal::Universal;
 
 /// A step in the making, with the conversation that it is of.
 pub(super) struct Build<'a> {
@@ -77,10 +78,42 @@ impl<'a> Build<'a> {
             wire: None,
         });
         let place = self.it.end.log;
-        if self.it.record.face == SessionFace::Acp {
-            self.number_line(place);
+        match self.it.record.face {
+            SessionFace::Acp => self.number_line(place),
+            SessionFace::Universal => self.tell(place),
+            SessionFace::Native => {}
         }
         place
+    }
+
+    /// Tells clients of the universal schema, in their own order, what the entry means to them.
+    fn tell(&mut self, place: u64) {
+        let Some(event) = self.step.events.last() else {
+            return;
+        };
+        let told = self.it.fold.take(place, event);
+        let mut bindings = self.it.record.bindings.iter();
+        let native = bindings.find(|it| it.incarnation > 0);
+        let native = native.map(|binding| binding.agent.clone());
+        for told in told {
+            self.it.end.universal += 1;
+            let payload = Universal {
+                synthetic: told.synthetic,
+                native_session_id: native.clone(),
+                data: told.data,
+                raw: told.raw,
+            };
+            self.step.events.push(NewSessionEvent {
+                stream: Stream::Universal,
+                at: self.now,
+                source: told.source,
+                kind: told.kind.to_owned(),
+                author: None,
+                connection: None,
+                payload: payload.to_json(),
+                wire: None,
+            });
+        }
     }
 
     /// Gives what clients of ACP see a number in their own order.
@@ -148,8 +181,9 @@ impl<'a> Build<'a> {
             held.author.clone(),
             held.connection.clone(),
         );
-        // Not numbered: what is sent to the agent is nothing that it said.
-        if let Some(event) = self.step.events.last_mut() {
+        // What readers of the other stream are told of it may be after it.
+        let mut events = self.step.events.iter_mut().rev();
+        if let Some(event) = events.find(|event| event.stream == Stream::Log) {
             event.wire = wire;
         }
         let at = self.it.end.position.input;

@@ -45,6 +45,17 @@ impl Conversation {
         build.done()
     }
 
+    /// As [`Conversation::prompt`], answered as soon as it has its place: `{"turn": number}`.
+    pub fn post(&mut self, prompt: Prompt, waiter: Waiter, now: Timestamp) -> Step {
+        let mut build = self.build(now);
+        if let Some(number) = build.admit(prompt, None, waiter) {
+            let line = json!({"turn": number}).to_string();
+            build.answer(Some(waiter), Outcome::Response(line));
+            build.next_prompt();
+        }
+        build.done()
+    }
+
     /// Asks the agent to stop the turn that goes on; prompts that wait stay.
     pub fn cancel(&mut self, author: Option<String>, waiter: Waiter, now: Timestamp) -> Step {
         let mut build = self.build(now);
@@ -116,16 +127,24 @@ impl Conversation {
 
 impl Build<'_> {
     fn prompt(&mut self, prompt: Prompt, waiter: Waiter) {
+        if self.admit(prompt, Some(waiter), waiter).is_some() {
+            self.next_prompt();
+        }
+    }
+
+    /// Gives a prompt its place; its turn's number. `waiting` is told when the turn is over, `asker`
+    /// if there is to be none.
+    fn admit(&mut self, prompt: Prompt, waiting: Option<Waiter>, asker: Waiter) -> Option<u64> {
         if let SessionState::Ended { reason, .. } = &self.it.record.state {
             let failure = Failure::Ended {
                 reason: reason.clone(),
             };
-            self.answer(Some(waiter), Outcome::Failed(failure));
-            return;
+            self.answer(Some(asker), Outcome::Failed(failure));
+            return None;
         }
         if self.it.queued.len() >= QUEUED_MAX {
-            self.answer(Some(waiter), Outcome::Failed(Failure::Busy));
-            return;
+            self.answer(Some(asker), Outcome::Failed(Failure::Busy));
+            return None;
         }
         let number = self.it.next_turn;
         self.it.next_turn += 1;
@@ -146,9 +165,9 @@ impl Build<'_> {
         self.it.queued.push_back(Queued {
             turn,
             blocks: prompt.blocks,
-            waiter: Some(waiter),
+            waiter: waiting,
         });
-        self.next_prompt();
+        Some(number)
     }
 
     /// Sends the next prompt if none is with the agent.

@@ -2,7 +2,8 @@
 
 use super::client::recalled;
 use super::{
-    About, Asked, Conversation, Pending, Queued, SessionEvent, Source, Stream, Value, kind,
+    About, Asked, Conversation, Pending, Queued, SessionEvent, SessionFace, Source, Stream, Value,
+    kind,
 };
 use crate::message::{Class, Envelope};
 
@@ -13,6 +14,10 @@ impl Conversation {
         for event in events {
             if event.event.stream != Stream::Log {
                 continue;
+            }
+            if self.record.face == SessionFace::Universal {
+                // Clients were told when it was written.
+                let _ = self.fold.take(event.sequence, &event.event);
             }
             match event.event.kind.as_str() {
                 kind::MESSAGE => self.recall_message(event),

@@ -5,6 +5,8 @@ use woodfrog_types::{SandboxId, SessionId, WorkspaceId};
 
 use super::*;
 
+mod universal;
+
 const NOW: Timestamp = Timestamp::from_millis(1);
 
 /// A conversation, its log, and what was done.
@@ -13,6 +15,8 @@ struct World {
     log: Vec<SessionEvent>,
     /// The places of what clients of ACP see.
     lines: Vec<u64>,
+    /// What clients of the universal schema see.
+    told: Vec<NewSessionEvent>,
     acts: Vec<Act>,
     waiter: Waiter,
     output: u64,
@@ -50,6 +54,12 @@ impl World {
         Self::of(session)
     }
 
+    fn universal() -> Self {
+        let mut session = record(SessionFace::Universal);
+        Conversation::prepare(&mut session, &json!({"cwd": "/", "mcpServers": []}));
+        Self::of(session)
+    }
+
     fn of(session: Session) -> Self {
         let end = LogEnd {
             epoch: 1,
@@ -61,6 +71,7 @@ impl World {
             it: Conversation::new(session, end, Vec::new(), 0, Options::default()),
             log: Vec::new(),
             lines: Vec::new(),
+            told: Vec::new(),
             acts: Vec::new(),
             waiter: 0,
             output: 0,
@@ -70,6 +81,10 @@ impl World {
 
     fn take(&mut self, step: Step) {
         for event in step.events {
+            if event.stream == Stream::Universal && self.it.record.face == SessionFace::Universal {
+                self.told.push(event);
+                continue;
+            }
             if event.stream == Stream::Universal {
                 self.lines.push(event.payload.parse().unwrap());
                 continue;
@@ -81,7 +96,8 @@ impl World {
             });
         }
         assert_eq!(self.it.end.log, self.log.len() as u64, "places");
-        assert_eq!(self.it.end.universal, self.lines.len() as u64, "lines");
+        let seen = self.lines.len() + self.told.len();
+        assert_eq!(self.it.end.universal, seen as u64, "lines");
         for turn in step.turns {
             self.turns.insert(turn.number, turn);
         }

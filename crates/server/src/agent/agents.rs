@@ -16,6 +16,7 @@ use super::AgentHost;
 use super::extract::Json as JsonBody;
 use super::problem::{Failure, Result};
 
+mod choices;
 mod options;
 
 /// Agents that are started at once to be asked.
@@ -26,6 +27,8 @@ pub(super) fn routes() -> Router {
         .route("/v1/agents", get(list))
         .route("/v1/agents/{agent}", get(fetch))
         .route("/v1/agents/{agent}/install", post(install))
+        .route("/v1/agents/{agent}/modes", get(choices::modes))
+        .route("/v1/agents/{agent}/models", get(choices::models))
 }
 
 /// The agent that a path names.

@@ -8,6 +8,7 @@ mod fixture;
 mod golden;
 mod malformed;
 mod native;
+mod persist;
 mod reach;
 mod sandbox_sessions;
 mod secrets;

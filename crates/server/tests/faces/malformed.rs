@@ -15,6 +15,7 @@ fn takes_json(method: &str, path: &str) -> bool {
         "/uploads/",
         "/prepare",
         "/activity",
+        "/end",
         "/verify",
         "/gc",
     ];
@@ -71,6 +72,10 @@ async fn native_routes_refuse_bodies_that_are_not_json() {
             ("{\"no_such_field\":1}", 400, "invalid_argument"),
             (&*huge, 413, "too_large"),
         ] {
+            // It takes more: its own test looks for its limit.
+            if path.contains("/persist/") && path.ends_with("/events") && status == 413 {
+                continue;
+            }
             let answer = server.call(&method, &path, body).await;
             assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
             let problem = answer.json();

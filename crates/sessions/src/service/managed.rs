@@ -51,7 +51,13 @@ impl Sessions {
         });
         Conversation::prepare(&mut session, &init);
         match self.inner.store.session_insert(&session).await {
-            Ok(()) => Ok(session),
+            Ok(()) => {
+                if session.face == SessionFace::Universal {
+                    let timeout = Some(self.inner.options.request_timeout);
+                    self.ask(&session.id, Command::Begin, timeout).await?;
+                }
+                Ok(session)
+            }
             Err(StoreError::Constraint { .. }) => Err(Fault::new(
                 Code::AlreadyExists,
                 format!("session `{}` exists already", session.name),
@@ -82,6 +88,18 @@ impl Sessions {
         let command = |reply| Command::Prompt(prompt, reply);
         let outcome = self.ask(id, command, None).await?;
         Ok(turn_outcome(&outcome))
+    }
+
+    /// Prompts, and returns as soon as the prompt has its place: the number of its turn.
+    pub async fn post(&self, id: &SessionId, prompt: Prompt) -> Result<u64, Fault> {
+        let timeout = Some(self.inner.options.request_timeout);
+        let command = |reply| Command::Post(prompt, reply);
+        let Outcome::Response(line) = self.ask(id, command, timeout).await? else {
+            return Err(Fault::internal("a prompt without a turn"));
+        };
+        let answer: Value = serde_json::from_str(&line).map_err(Fault::internal)?;
+        let turn = answer["turn"].as_u64();
+        turn.ok_or_else(|| Fault::internal("a prompt without a turn"))
     }
 
     /// Asks the agent to stop the turn that goes on, if one does.

@@ -215,6 +215,44 @@ pub async fn persist_event_race_has_one_winner(store: S) {
     assert_eq!(events(&store, &ws, "s").await.len(), 1);
 }
 
+pub async fn persist_last_events_come_first(store: S) {
+    let ws = WorkspaceId::generate();
+    for index in [5, 0, 3] {
+        insert(&store, &ws, &event(&format!("e{index}"), "s", index)).await;
+        insert(&store, &ws, &event(&format!("f{index}"), "other", index)).await;
+    }
+    let all = [5, 3, 0].map(|index| event(&format!("e{index}"), "s", index));
+    for limit in [0, 1, 2, 3, 9] {
+        let got = store.persist_event_last(&ws, "s", limit).await;
+        assert_eq!(got.expect("listed"), all[..limit.min(3)], "{limit}");
+    }
+}
+
+pub async fn persist_removal_takes_events_along(store: S) {
+    let (ws, other) = (WorkspaceId::generate(), WorkspaceId::generate());
+    for ws in [&ws, &other] {
+        for id in ["gone", "stays"] {
+            put(&store, ws, &session(id, 1)).await;
+            insert(&store, ws, &event(id, id, 1)).await;
+        }
+        insert(&store, ws, &event("alone", "no record", 1)).await;
+    }
+    for (id, there) in [("gone", true), ("gone", false), ("no record", false)] {
+        let removed = store.persist_session_remove(&ws, id).await;
+        assert_eq!(removed.expect("removed"), there, "{id}");
+        assert_eq!(events(&store, &ws, id).await, [], "{id}");
+        assert_eq!(events(&store, &other, id).await.len(), 1, "{id}");
+    }
+    assert_eq!(walk(&store, &ws, 9, async |_| {}).await, ["stays"]);
+    assert_eq!(events(&store, &ws, "stays").await.len(), 1);
+    assert_eq!(
+        walk(&store, &other, 9, async |_| {}).await,
+        ["gone", "stays"]
+    );
+    // What was removed can be there again.
+    insert(&store, &ws, &event("gone", "gone", 1)).await;
+}
+
 pub async fn persist_stays_within_the_workspace(store: S) {
     let (ann, bob) = (WorkspaceId::generate(), WorkspaceId::generate());
     for (ws, index) in [(&ann, 1), (&bob, 2)] {

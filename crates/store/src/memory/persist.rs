@@ -35,6 +35,15 @@ impl PersistStore for MemoryStore {
         Ok(self.lock().persisted_sessions.get(&key).cloned())
     }
 
+    async fn persist_session_remove(&self, workspace: &WorkspaceId, id: &str) -> Result<bool> {
+        let mut state = self.lock();
+        state
+            .persisted_events
+            .retain(|(owner, _), event| owner != workspace || event.session != id);
+        let key = (workspace.clone(), id.to_owned());
+        Ok(state.persisted_sessions.remove(&key).is_some())
+    }
+
     async fn persist_session_list(
         &self,
         workspace: &WorkspaceId,
@@ -106,6 +115,16 @@ impl PersistStore for MemoryStore {
         found.sort_by_key(|event| event.index);
         found.truncate(limit);
         Ok(found)
+    }
+
+    async fn persist_event_last(
+        &self,
+        workspace: &WorkspaceId,
+        session: &str,
+        limit: usize,
+    ) -> Result<Vec<PersistedEvent>> {
+        let all = self.persist_event_list(workspace, session, None, usize::MAX);
+        Ok(all.await?.into_iter().rev().take(limit).collect())
     }
 
     async fn persist_event_count(&self, workspace: &WorkspaceId, session: &str) -> Result<u64> {

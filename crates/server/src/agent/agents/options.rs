@@ -29,6 +29,16 @@ pub(super) async fn ask(
     guest: &GuestLease,
     status: &Status,
 ) -> Result<Option<Value>, Fault> {
+    let mut session = session(host, guest, status).await?;
+    Ok(session.get_mut("configOptions").map(Value::take))
+}
+
+/// What the agent says of a session that begins.
+pub(super) async fn session(
+    host: &AgentHost,
+    guest: &GuestLease,
+    status: &Status,
+) -> Result<Value, Fault> {
     let command = status.command(&host.machine(guest), &LaunchOptions::default())?;
     let request = StartRequest {
         // Whatever becomes of us, it ends.
@@ -48,7 +58,7 @@ pub(super) async fn ask(
         received: Vec::new(),
     };
     let asked = tokio::select! {
-        asked = tokio::time::timeout(PATIENCE, agent.options(&home)) => asked,
+        asked = tokio::time::timeout(PATIENCE, agent.session(&home)) => asked,
         () = guest.ended() => return Err(Fault::sandbox_not_found(host.sandbox().as_str())),
     };
     agent.end(status.id).await;
@@ -67,7 +77,7 @@ struct Talk {
 }
 
 impl Talk {
-    async fn options(&mut self, home: &str) -> Result<Option<Value>, Fault> {
+    async fn session(&mut self, home: &str) -> Result<Value, Fault> {
         let hello = json!({
             "protocolVersion": PROTOCOL,
             "clientCapabilities": {"fs": {"readTextFile": false, "writeTextFile": false}},
@@ -75,8 +85,7 @@ impl Talk {
         });
         self.call(1, "initialize", hello).await?;
         let session = json!({"cwd": home, "mcpServers": []});
-        let mut session = self.call(2, "session/new", session).await?;
-        Ok(session.get_mut("configOptions").map(Value::take))
+        self.call(2, "session/new", session).await
     }
 
     async fn call(&mut self, id: u64, method: &str, params: Value) -> Result<Value, Fault> {
@@ -116,7 +125,11 @@ impl Talk {
                 return Err(Fault::new(Code::TooLarge, "the agent's line does not end"));
             }
             match self.process.next().await.map_err(fault)? {
-                Some(ProcessEvent::Output { stream, bytes, .. }) if stream == Channel::Stdout => {
+                Some(ProcessEvent::Output {
+                    stream: Channel::Stdout,
+                    bytes,
+                    ..
+                }) => {
                     self.received.extend_from_slice(&bytes);
                 }
                 Some(ProcessEvent::End(end)) => {
