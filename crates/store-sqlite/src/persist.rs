@@ -119,7 +119,7 @@ impl PersistStore for SqliteStore {
         let (workspace, session) = (workspace.clone(), session.to_owned());
         self.read(move |conn| {
             let params = params![workspace.as_str(), session, to_sql_int(limit)];
-            all(conn, EVENT, LAST, params, event_from_row)
+            all(conn, EVENT, LAST, params, persisted_event_from_row)
         })
         .await
     }
