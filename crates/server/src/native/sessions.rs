@@ -23,6 +23,7 @@ use super::problem::{Failure, Result};
 use crate::state::App;
 
 mod log;
+mod socket;
 
 /// Bytes of an author's name.
 const AUTHOR_BYTES_MAX: usize = 256;
@@ -39,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(end))
         .routes(routes!(announce))
         .merge(log::routes())
+        .merge(socket::routes())
 }
 
 /// Makes a session. Its agent is started by the first prompt; its sandbox is made now, unless you
@@ -219,18 +221,7 @@ async fn answer(
     Body(request): Body<Answer>,
 ) -> Result<StatusCode> {
     let session = managed(&app, &principal, &id).await?;
-    let asked = serde_json::from_str(&request.id)
-        .ok()
-        .and_then(|value| Id::of(&value))
-        .ok_or_else(|| Fault::invalid("id", "not an id of `asked`"))?;
-    let outcome = match request.option {
-        Some(option) => json!({"outcome": "selected", "optionId": option}),
-        None => json!({"outcome": "cancelled"}),
-    };
-    let result = json!({ "outcome": outcome });
-    app.sessions
-        .reply(&session, &asked, result, author(request.author)?)
-        .await?;
+    answered(&app, &session, request).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -291,6 +282,21 @@ async fn announce(
     };
     app.sessions.say(&view.session.id, said);
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn answered(app: &App, id: &SessionId, answer: Answer) -> std::result::Result<(), Fault> {
+    let asked = serde_json::from_str(&answer.id)
+        .ok()
+        .and_then(|value| Id::of(&value))
+        .ok_or_else(|| Fault::invalid("id", "not an id of `asked`"))?;
+    let outcome = match answer.option {
+        Some(option) => json!({"outcome": "selected", "optionId": option}),
+        None => json!({"outcome": "cancelled"}),
+    };
+    let result = json!({ "outcome": outcome });
+    app.sessions
+        .reply(id, &asked, result, author(answer.author)?)
+        .await
 }
 
 /// What cannot be an id is a session that does not exist.

@@ -201,6 +201,38 @@ pub struct Presence {
     pub data: Value,
 }
 
+/// What a client of a session's WebSocket wants.
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SessionCommand {
+    /// As the body of `prompt`. What comes of it is in the log.
+    Prompt {
+        #[serde(default)]
+        text: Option<String>,
+        #[serde(default)]
+        blocks: Option<Vec<Value>>,
+        #[serde(default)]
+        author: Option<String>,
+    },
+    Answer(Answer),
+    Cancel {
+        #[serde(default)]
+        author: Option<String>,
+    },
+    Typing {
+        #[serde(default)]
+        author: Option<String>,
+        #[serde(default)]
+        data: Value,
+    },
+    Presence {
+        #[serde(default)]
+        author: Option<String>,
+        #[serde(default)]
+        data: Value,
+    },
+}
+
 /// From which place a log is read.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
