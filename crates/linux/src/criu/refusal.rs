@@ -114,8 +114,9 @@ impl Refusal {
     pub fn transient(self) -> bool {
         match self {
             Self::UnixInFlight | Self::TcpInFlight | Self::Changing | Self::NotStopped => true,
+            // Who is outside is the host, which asks the guest something now and then.
+            Self::UnixToOutside => true,
             Self::Traced
-            | Self::UnixToOutside
             | Self::IoUring
             | Self::Userfaultfd
             | Self::NestedUserNamespace

@@ -93,7 +93,12 @@ impl Talk {
         let process = ProcessRef::Id(self.process.started().id);
         let line = format!("{message}\n");
         let written = self.guest.write_stdin(process, None, line.as_bytes());
-        written.await.map_err(fault)?;
+        if let Err(error) = written.await
+            && error.code().is_none()
+        {
+            return Err(fault(error));
+        }
+        // One that does not read may have ended: its last word says more than that.
         loop {
             let line = self.line().await?;
             // Notifications, the agent's own questions, and what is no JSON are passed over.
