@@ -62,40 +62,83 @@ fn in_a_sandbox(
     Ok(())
 }
 
-fn without_one(server: &Server, programs: &[PathBuf], dir: &Path, tally: &mut Tally) -> Result<()> {
-    let port = free_port()?;
-    let home = root().join("target/sdk-run/agent-server");
-    // What an earlier run stored under this port would be taken up.
-    if home.exists() {
-        std::fs::remove_dir_all(&home)?;
+/// `agent-server` on a port and with a home of its own.
+struct Standalone<'a> {
+    binary: &'a Path,
+    port: u16,
+    home: PathBuf,
+}
+
+impl<'a> Standalone<'a> {
+    fn new(binary: &'a Path, name: &str) -> Result<Self> {
+        let home = root().join("target/sdk-run").join(name);
+        // What an earlier run stored under this port would be taken up.
+        if home.exists() {
+            std::fs::remove_dir_all(&home)?;
+        }
+        std::fs::create_dir_all(&home)?;
+        let port = free_port()?;
+        Ok(Self { binary, port, home })
     }
-    std::fs::create_dir_all(&home)?;
-    let child = Command::new(server.binary())
-        .args([
-            "agent-server",
-            "--host",
-            "127.0.0.1",
-            "--token",
-            TOKEN,
-            "--port",
-        ])
-        .arg(port.to_string())
-        .env("HOME", &home)
-        .env("XDG_DATA_HOME", home.join("data"))
-        .stdin(Stdio::null())
-        .spawn()
-        .context("start agent-server")?;
-    let mut child = Ended(child);
-    wait_for_port(port, &mut child.0)?;
-    for program in programs {
+
+    fn start(&self, env: &[(&str, &str)]) -> Result<Ended> {
+        let child = Command::new(self.binary)
+            .args(["agent-server", "--host", "127.0.0.1", "--token", TOKEN])
+            .arg("--port")
+            .arg(self.port.to_string())
+            .env("HOME", &self.home)
+            .env("XDG_DATA_HOME", self.home.join("data"))
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .context("start agent-server")?;
+        let mut child = Ended(child);
+        wait_for_port(self.port, &mut child.0)?;
+        Ok(child)
+    }
+
+    fn run(
+        &self,
+        program: &Path,
+        dir: &Path,
+        env: &[(&str, &str)],
+        tally: &mut Tally,
+    ) -> Result<()> {
         let mut command = Command::new(node_program());
         command
-            .env("WOODFROG_AGENT_URL", format!("http://127.0.0.1:{port}"))
+            .env(
+                "WOODFROG_AGENT_URL",
+                format!("http://127.0.0.1:{}", self.port),
+            )
             .env("WOODFROG_AGENT_TOKEN", TOKEN)
-            .env("WOODFROG_AGENT_DIR", &home);
-        run_copy(command, program, dir, "agent-server", tally)?;
+            .env("WOODFROG_AGENT_DIR", &self.home)
+            .envs(env.iter().copied());
+        run_copy(command, program, dir, "agent-server", tally)
     }
-    Ok(())
+}
+
+fn without_one(server: &Server, programs: &[PathBuf], dir: &Path, tally: &mut Tally) -> Result<()> {
+    let standalone = Standalone::new(server.binary(), "agent-server")?;
+    let running = standalone.start(&[])?;
+    for program in programs {
+        standalone.run(program, dir, &[], tally)?;
+    }
+    drop(running);
+    let own = |program: &&PathBuf| program.ends_with("limits.mjs");
+    match programs.iter().find(own) {
+        Some(program) => limits(server.binary(), program, dir, tally),
+        None => Ok(()),
+    }
+}
+
+/// Against a server that was told to install nothing and to wait for a moment only.
+fn limits(binary: &Path, program: &Path, dir: &Path, tally: &mut Tally) -> Result<()> {
+    let standalone = Standalone::new(binary, "agent-server-limits")?;
+    let _running = standalone.start(&[
+        ("SANDBOX_AGENT_REQUIRE_PREINSTALL", "1"),
+        ("SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS", "1500"),
+    ])?;
+    standalone.run(program, dir, &[("WOODFROG_AGENT_LIMITS", "1")], tally)
 }
 
 fn run_copy(

@@ -3,16 +3,18 @@
 mod commands;
 mod floor;
 mod memory;
+mod runs;
 mod sample;
 mod sessions;
 mod sleep;
 mod transfer;
+mod ws;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use woodfrog_testkit::{Server, wait_for};
+use woodfrog_testkit::{Server, Setting, wait_for};
 
 use crate::server::{build, complete, root};
 use crate::setup::{self, Level};
@@ -38,7 +40,17 @@ pub(crate) fn run_bench(name: &str, debug: bool) -> Result<()> {
             table(&sessions::all(server));
             Ok(())
         },
-        other => bail!("no benchmark `{other}`; there are: sandbox, commands, sleep, sessions"),
+        "ws" => |server| {
+            table(&ws::all(server));
+            Ok(())
+        },
+        "runs" => |server| {
+            table(&runs::all(server));
+            Ok(())
+        },
+        other => {
+            bail!("no benchmark `{other}`; there are: sandbox, commands, sleep, sessions, runs, ws")
+        }
     };
     setup::run(Level::Bench)?;
     let binary = match debug {
@@ -49,7 +61,18 @@ pub(crate) fn run_bench(name: &str, debug: bool) -> Result<()> {
     }?;
     complete(&binary)?;
     let data_dir = root().join("target/bench");
-    let server = Server::start(&binary, &data_dir, &["--dev"])?;
+    // What the server sets for memory that comes later is put back at the end.
+    let _setting = Setting::userfaultfd();
+    std::fs::create_dir_all(&data_dir)?;
+    let config = data_dir.join("bench.toml");
+    std::fs::write(&config, "lazy_pages = \"on\"\n")?;
+    let config = config.to_str().context("the path of the settings")?;
+    let mut flags = vec!["--dev", "--config", config];
+    if name == "sleep" {
+        // What is left on the machine is counted there.
+        flags.extend(["--spares", "0"]);
+    }
+    let server = Server::start(&binary, &data_dir, &flags)?;
     step("prepare the base template", || prepare(&server))?;
     let result = step("measure", || measure(&server));
     server.remove()?;

@@ -16,6 +16,9 @@ mod step;
 mod suite;
 mod tidy;
 mod trpc;
+mod websocket;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -69,9 +72,22 @@ enum Task {
     },
     /// Random operations on the built server, which is killed now and then, against a model.
     Soak {
-        /// For how long.
+        /// What: sandboxes, rounds (one sandbox falls asleep and wakes again and again, and is
+        /// compared each time), or sessions (kills while agents speak, with either database).
+        #[arg(default_value = "sandboxes")]
+        name: String,
+        /// Of sessions: how many kills.
+        #[arg(long, default_value_t = 300)]
+        kills: u64,
+        /// Of rounds: how many.
+        #[arg(long, default_value_t = 1000)]
+        rounds: u64,
+        /// Of sandboxes: for how long.
         #[arg(long, default_value_t = 3600)]
         seconds: u64,
+        /// The same in minutes.
+        #[arg(long, conflicts_with = "seconds")]
+        minutes: Option<u64>,
         /// Which sequence of operations.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -93,10 +109,22 @@ fn main() -> Result<()> {
         Task::Sdk { filter } => sdk::run(&filter).map(drop),
         Task::Bench { name, debug } => bench::run_bench(&name, debug),
         Task::Soak {
+            name,
+            kills,
+            rounds,
             seconds,
+            minutes,
             seed,
             debug,
-        } => soak::run_soak(seconds, seed, debug),
+        } => match name.as_str() {
+            "sandboxes" => {
+                let seconds = minutes.map_or(seconds, |minutes| minutes.saturating_mul(60));
+                soak::run_soak(Duration::from_secs(seconds), seed, debug)
+            }
+            "rounds" => soak::run_rounds(rounds, debug),
+            "sessions" => soak::run_sessions(kills),
+            _ => anyhow::bail!("want sandboxes, rounds or sessions, not {name}"),
+        },
         Task::Tidy => tidy::run().and_then(|()| edges::run()),
     }
 }

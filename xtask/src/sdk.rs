@@ -98,6 +98,7 @@ pub(crate) fn run(filter: &str) -> Result<Tally> {
     plain.restart_with(&[])?;
     crate::trpc::run(&plain, filter, &mut tally)?;
     crate::agent_sdk::run(&plain, filter, &mut tally)?;
+    crate::websocket::run(&plain, filter, &mut tally)?;
     plain.remove()?;
 
     let port = free_port()?;

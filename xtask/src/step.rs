@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +48,9 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).context("read its output")
 }
 
+/// How long a command that ended may be silent before its output is taken to be over.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Runs a command, shows its output, and hands every line to `see`.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
     let shown = describe(command);
@@ -55,10 +59,29 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
         .spawn()
         .with_context(|| format!("start {shown}"))?;
     let stdout = child.stdout.take().context("take its output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("read its output")?;
-        println!("{line}");
-        see(&line);
+    let (sender, lines) = std::sync::mpsc::channel();
+    // Not waited for: what the command left behind may hold its end of the pipe for ever.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        match lines.recv_timeout(LAST_WORDS) {
+            Ok(line) => {
+                let line = line.context("read its output")?;
+                println!("{line}");
+                see(&line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_some() => {
+                println!("{shown}: it ended, but something that it started goes on");
+                break;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
     let status = child.wait()?;
     if !status.success() {

@@ -19,9 +19,11 @@ use woodfrog_server::gateway::DataPlane;
 use woodfrog_server::serve::{Faces, Listener};
 use woodfrog_types::{Code, Fault, SandboxId, WorkspaceId};
 
+mod health;
 mod process;
 mod sessions;
 
+use health::Lives;
 use process::Process;
 
 /// Answers under way may finish within this when the server is told to end.
@@ -63,11 +65,17 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     let local = tcp.local_addr()?;
     let mut ending = ending()?;
     let mut process = Process::start().await.context("start the process driver")?;
-    let plane = Arc::new(Machine::new(process.client().clone(), sessions::machine()?));
+    let lives = Arc::<Lives>::default();
+    let plane = Machine::new(
+        process.client().clone(),
+        sessions::machine()?,
+        Arc::clone(&lives),
+    );
+    let plane = Arc::new(plane);
     let agents = Arc::new(agents()?);
     let machine = sessions::Local {
         client: process.client().clone(),
-        ended: plane.ended.clone(),
+        lives: Arc::clone(&lives),
         agents: Arc::clone(&agents),
     };
     let sessions = sessions::open(machine, args.port)?;
@@ -87,10 +95,10 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     let serving = tokio::spawn(serving);
     let died = tokio::select! {
         () = &mut ending => None,
-        status = process.wait() => Some(status),
+        status = health::keep(&mut process, &lives) => Some(status),
     };
     // Streams end now, so that nothing is left to wait for.
-    plane.ended.cancel();
+    lives.end();
     stop.cancel();
     let (_, ended) = tokio::join!(tokio::time::timeout(DRAIN, serving), process.end());
     ended.context("end the process driver")?;
@@ -158,11 +166,11 @@ fn ending() -> Result<std::pin::Pin<Box<impl Future<Output = ()>>>> {
 struct Machine {
     client: GuestClient,
     access: SandboxAccess,
-    ended: CancellationToken,
+    lives: Arc<Lives>,
 }
 
 impl Machine {
-    fn new(client: GuestClient, id: SandboxId) -> Self {
+    fn new(client: GuestClient, id: SandboxId, lives: Arc<Lives>) -> Self {
         Self {
             client,
             access: SandboxAccess {
@@ -176,7 +184,7 @@ impl Machine {
                 default_workdir: None,
                 reach: Reach::Awake,
             },
-            ended: CancellationToken::new(),
+            lives,
         }
     }
 }
@@ -184,7 +192,7 @@ impl Machine {
 #[async_trait]
 impl DataPlane for Machine {
     async fn peek(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
-        if *id == self.access.id && !self.ended.is_cancelled() {
+        if *id == self.access.id && !self.lives.are_over() {
             Ok(self.access.clone())
         } else {
             Err(Fault::sandbox_not_found(id.as_str()))
@@ -200,7 +208,10 @@ impl DataPlane for Machine {
 
     async fn guest(&self, id: &SandboxId) -> Result<GuestLease, Fault> {
         self.peek(id).await?;
-        Ok(GuestLease::new(self.client.clone(), self.ended.clone()))
+        Ok(GuestLease::living(
+            self.client.clone(),
+            self.lives.present(),
+        ))
     }
 
     async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault> {

@@ -4,7 +4,7 @@
 //! The gVisor driver, with a network of its own, is started by the first sandbox that wants it, or
 //! by what an earlier server left to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -174,6 +174,11 @@ impl Driver for Drivers {
         self.of(id).exited(id).await
     }
 
+    /// All drivers have the same rules; only the native one is always there.
+    async fn check_egress(&self, egress: &Egress) -> Result<()> {
+        self.native.check_egress(egress).await
+    }
+
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()> {
         self.of(id).set_egress(id, egress).await
     }
@@ -249,6 +254,18 @@ impl Driver for Drivers {
 
     async fn take_upper(&self, id: &SandboxId) -> Result<PathBuf> {
         self.of(id).take_upper(id).await
+    }
+
+    async fn open_upper(&self, id: &SandboxId) -> Result<std::os::fd::OwnedFd> {
+        self.of(id).open_upper(id).await
+    }
+
+    async fn layers_in_use(&self) -> Result<BTreeSet<String>> {
+        let mut layers = self.native.layers_in_use().await?;
+        if let Some(gvisor) = self.gvisor.get() {
+            layers.append(&mut gvisor.layers_in_use().await?);
+        }
+        Ok(layers)
     }
 
     async fn shutdown(&self) {

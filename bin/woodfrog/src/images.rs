@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use woodfrog_engine::{CopyRequest, ImageError, Images, ImportSource, ProgressSink};
+use woodfrog_engine::{CopyRequest, ImageError, Images, ImportSource, LayerOnDisk, ProgressSink};
 use woodfrog_images::{
-    BaseBuilder, CopyError, CopySpec, Digest, Event, Image, ImportError, LayerStore, Limits,
+    BaseBuilder, CopyError, CopySpec, Digest, Event, Image, ImportError, Layer, LayerStore, Limits,
     Platform, Progress, PullOptions, RegistryAuth, ensure_e2b_basics, import_oci_layout,
     import_rootfs_tar, prepare_copy_layer, pull_registry,
 };
+use woodfrog_types::Timestamp;
 use woodfrog_types::template::{BuiltImage, SecurityOptions};
 
 /// Layers on local disk.
@@ -97,6 +98,13 @@ impl Images for LocalImages {
             .map_err(|e| failed("keeping a layer", e))
     }
 
+    async fn adopt(&self, folder: &Path, layer: &str) -> Result<(), ImageError> {
+        let wrong = |e| failed("reading a digest", e);
+        let digest: Digest = layer.parse().map_err(wrong)?;
+        let adopted = self.layers.commit_dir(folder, Some(digest)).await;
+        adopted.map(drop).map_err(|e| failed("keeping a layer", e))
+    }
+
     async fn copy(&self, request: CopyRequest) -> Result<String, ImageError> {
         let archive = File::open(&request.archive).map_err(|e| failed("reading the upload", e))?;
         let spec = CopySpec {
@@ -117,13 +125,44 @@ impl Images for LocalImages {
                 error => ImageError::Rejected(chain(&error)),
             })
     }
+
+    async fn list(&self) -> Result<Vec<LayerOnDisk>, ImageError> {
+        let listed = self.layers.list().await;
+        let listed = listed.map_err(|e| failed("listing the layers", e))?;
+        let layer = |layer: Layer| LayerOnDisk {
+            made_at: made_at(self.layers.made_at(&layer.digest)),
+            name: layer.digest.as_str().to_owned(),
+            bytes: layer.bytes,
+        };
+        Ok(listed.into_iter().map(layer).collect())
+    }
+
+    fn moment(&self) -> u64 {
+        self.layers.moment()
+    }
+
+    fn next_moment(&self) -> u64 {
+        self.layers.next_moment()
+    }
+
+    async fn remove_unused(&self, layer: &str, since: u64) -> Result<bool, ImageError> {
+        let removed = self.layers.remove_unused(&digest(layer)?, since).await;
+        removed.map_err(|e| failed("removing a layer", e))
+    }
+}
+
+fn made_at(time: Option<std::time::SystemTime>) -> Timestamp {
+    let since = time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let millis = since.map_or(0, |since| since.as_millis());
+    Timestamp::from_millis(i64::try_from(millis).unwrap_or_default())
+}
+
+fn digest(layer: &str) -> Result<Digest, ImageError> {
+    layer.parse().map_err(|e| failed("reading a digest", e))
 }
 
 fn digests(layers: &[String]) -> Result<Vec<Digest>, ImageError> {
-    layers
-        .iter()
-        .map(|layer| layer.parse().map_err(|e| failed("reading a digest", e)))
-        .collect()
+    layers.iter().map(|layer| digest(layer)).collect()
 }
 
 fn built(image: &Image) -> BuiltImage {

@@ -3,10 +3,12 @@
 
 mod agent;
 mod agent_server;
+mod archive;
 mod doctor;
 mod drivers;
 mod images;
 mod logging;
+mod places;
 mod purge;
 mod serve;
 

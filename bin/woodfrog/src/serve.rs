@@ -10,27 +10,38 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use woodfrog_agents::HostStore;
+use woodfrog_billing::{Billing, Reach};
 use woodfrog_cli::Config;
-use woodfrog_cli::config::Tls;
+use woodfrog_cli::config::{LazyPages as ConfiguredLazyPages, Pace as TracePace, Tls};
 use woodfrog_core::admission::Caps;
+use woodfrog_core::schedule::Schedule;
 use woodfrog_driver_gvisor::GvisorOptions;
-use woodfrog_driver_native::{NativeDriver, NativeOptions};
-use woodfrog_engine::{Engine, KeyPolicy, Options, Ports};
+use woodfrog_driver_native::{AUTHORITY, EgressOptions, LazyPages, NativeDriver, NativeOptions};
+use woodfrog_engine::{EgressAuthority, Engine, KeyPolicy, Options, Ports, Sweep};
 use woodfrog_images::LayerStore;
+use woodfrog_network::Authority;
+use woodfrog_runs::{Files, Pace};
 use woodfrog_sandbox::Driver;
 use woodfrog_server::agent::AgentFace;
+use woodfrog_server::agent::cors::CorsOptions;
+use woodfrog_server::oidc::{Jwks, Oidc, OidcOptions};
 use woodfrog_server::serve::{Faces, Listener, TlsSource, tls};
 use woodfrog_server::{App, ServerOptions, control};
 use woodfrog_sessions::Scope;
 use woodfrog_store::Store;
 use woodfrog_store_postgres::PostgresStore;
 use woodfrog_store_sqlite::SqliteStore;
+use woodfrog_types::NodeId;
 
 use crate::drivers::Drivers;
 use crate::images::LocalImages;
+use crate::places::PoolPlaces;
 
 /// The guest's program, built beside the server.
 pub(crate) static GUEST: &[u8] = include_bytes!(env!("WOODFROG_GUEST_BINARY"));
+
+/// How long the meters and webhooks may take to end.
+const BILLING_END: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Runs the server until it is told to end.
 pub(crate) fn run(config: Config) -> Result<()> {
@@ -38,6 +49,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     // Directories of sandboxes must be open to their users, whatever the operator's own habits;
     // what is secret is made with its mode.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -45,6 +57,20 @@ pub(crate) fn run(config: Config) -> Result<()> {
     // Blocking work that hangs on a dead sandbox must not hold the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
+}
+
+/// Takes as many descriptors as may be had: each connection of a client or a sandbox needs one or
+/// two, and the usual limit is 1024.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: now.maximum,
+        ..now
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve(config: Config) -> Result<()> {
@@ -64,12 +90,31 @@ async fn serve(config: Config) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let options = ServerOptions {
         domain: config.domain.clone(),
+        agent_cors: CorsOptions {
+            origins: config.agent_cors_origins.clone(),
+            ..CorsOptions::default()
+        }
+        .layer()
+        .context("agent.cors_origins")?,
     };
-    let app = App::new(engine.clone(), options).with_agents(woodfrog_agents::Settings {
+    let reach = match config.webhooks_allow_private {
+        true => Reach::Anywhere,
+        false => Reach::Public,
+    };
+    let billing = Billing::new(&engine, reach);
+    billing.prices.load().await?;
+    let app = App::new(engine.clone(), options)
+        .with_retention(config.retention)
+        .with_billing(billing.clone());
+    let app = app.with_agents(woodfrog_agents::Settings {
         // What `woodfrog agent install` put there.
         host_store: Some(HostStore::new(data_dir.join("agents"))),
         ..woodfrog_agents::Settings::default()
     });
+    let (app, traces) = traced(&config, app)?;
+    let artifacts = Files::open(&data_dir.join("artifacts"));
+    let mut app = app.with_artifacts(artifacts.context("open the artifacts")?);
+    app.keep_no_remains();
     // What agents say goes on from where the server before left it; nothing waits for that.
     let sessions = app.sessions.clone();
     let awake = engine
@@ -90,15 +135,66 @@ async fn serve(config: Config) -> Result<()> {
     };
     let stop = CancellationToken::new();
     tokio::spawn(wait_for_signal(stop.clone())?);
+    // Runs go on from where the server before left them.
+    let (runs, ending) = (app.runs.clone(), stop.clone());
+    tokio::spawn(async move { runs.watch(ending).await });
+    // Their connections are no requests that could end by themselves.
+    let (sockets, stopped) = (app.sockets.clone(), stop.clone());
+    let sockets = tokio::spawn(async move {
+        stopped.cancelled().await;
+        sockets.shutdown().await;
+    });
+    tokio::spawn(app.retainer.clone().run(stop.clone()));
+    let (runs, ending) = (app.runs.clone(), stop.clone());
+    tokio::spawn(async move { runs.tend(ending).await });
+    let told = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Some(traces) = traces {
+                traces.run(stop).await;
+            }
+        }
+    });
+    let billed = tokio::spawn({
+        let stop = stop.clone();
+        async move { billing.run(stop).await }
+    });
     let url = endpoint(&config, scheme, local.port());
     std::fs::write(data_dir.join("endpoint"), format!("{url}\n"))?;
     tracing::info!(%url, listen = %local, "serving");
     woodfrog_server::serve::serve(faces, vec![listener], stop).await?;
+    sockets.await?;
     let _ = std::fs::remove_file(data_dir.join("endpoint"));
+    // What it was about to book is booked by the next server if this one is too slow.
+    let _ = tokio::time::timeout(BILLING_END, billed).await;
+    // It ends by itself soon enough, whatever the collector does.
+    if let Err(error) = told.await {
+        tracing::error!(%error, "what tells the collector of traces broke down");
+    }
     engine.shutdown().await;
     driver.shutdown().await;
     tracing::info!("ended; sandboxes keep running");
     Ok(())
+}
+
+/// Tells a collector of runs, if there is one; what sends is to be run.
+fn traced(config: &Config, app: App) -> Result<(App, Option<woodfrog_otlp::Sender>)> {
+    let Some(traces) = &config.traces else {
+        return Ok((app, None));
+    };
+    let pace = match traces.pace {
+        TracePace::AtEnd => Pace::AtEnd,
+        TracePace::AtOnce => Pace::AtOnce,
+    };
+    let options = woodfrog_otlp::Options {
+        endpoint: traces.endpoint.clone(),
+        headers: traces.headers.clone().into_iter().collect(),
+        gather: pace == Pace::AtEnd,
+        service_version: env!("CARGO_PKG_VERSION"),
+    };
+    let (exporter, sender) =
+        woodfrog_otlp::Exporter::new(options).context("set up traces.endpoint")?;
+    Ok((app.with_traces(exporter, traces.sample, pace), Some(sender)))
 }
 
 /// How clients on this machine reach the server.
@@ -143,6 +239,25 @@ fn lock(data_dir: &Path) -> Result<std::fs::File> {
     Ok(file)
 }
 
+/// The ways out of sandboxes, the same for all drivers.
+fn ways_out(config: &Config) -> EgressOptions {
+    EgressOptions {
+        extra_ca: config.network_extra_ca.clone(),
+        proxies: config.network_egress_proxies.clone(),
+        name_servers: config.network_name_servers.clone(),
+    }
+}
+
+/// Whom sandboxes with header rules trust: the authority that the drivers use, too.
+fn egress_authority(config: &Config) -> Result<EgressAuthority> {
+    let dir = config.data_dir.join(AUTHORITY);
+    let authority = Authority::open(&dir).context("open the egress authority")?;
+    Ok(EgressAuthority {
+        certificate: authority.certificate().to_owned(),
+        link: authority.link().to_owned(),
+    })
+}
+
 async fn native(config: &Config) -> Result<NativeDriver> {
     let options = NativeOptions {
         data_dir: config.data_dir.clone(),
@@ -152,7 +267,13 @@ async fn native(config: &Config) -> Result<NativeDriver> {
         pool_size: config.pool_size,
         cidr: config.network_cidr.clone(),
         allow_private: config.network_allow_private.clone(),
+        egress: ways_out(config),
         favor_moves: config.cgroup_favor_moves,
+        lazy_pages: match config.lazy_pages {
+            ConfiguredLazyPages::Off => LazyPages::Never,
+            ConfiguredLazyPages::Auto => LazyPages::IfAllowed,
+            ConfiguredLazyPages::On => LazyPages::Allow,
+        },
     };
     NativeDriver::start(options)
         .await
@@ -169,6 +290,7 @@ pub(crate) async fn drivers(config: &Config) -> Result<Drivers> {
         // The configured block is the native driver's.
         cidr: None,
         allow_private: config.network_allow_private.clone(),
+        egress: ways_out(config),
         memory_snapshots: config.gvisor_memory_snapshots,
     };
     Drivers::start(native(config).await?, options).await
@@ -181,9 +303,36 @@ async fn store(config: &Config) -> Result<Arc<dyn Store>> {
     };
     let settings = woodfrog_store_postgres::Settings {
         schema: postgres.schema.clone(),
+        node: match &postgres.node_name {
+            Some(_) => Some(woodfrog_store_postgres::NodeSettings {
+                id: node(&config.data_dir)?,
+                lease: postgres.lease,
+            }),
+            None => None,
+        },
         ..woodfrog_store_postgres::Settings::new(postgres.url.clone())
     };
     Ok(Arc::new(PostgresStore::open(&settings).await?))
+}
+
+/// Which server this is among those that share its store: as long as its data directory lasts,
+/// which is where its sandboxes are.
+fn node(data_dir: &Path) -> Result<NodeId> {
+    let path = data_dir.join("node");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .with_context(|| format!("read {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let id = NodeId::generate();
+            let beside = path.with_extension("new");
+            std::fs::write(&beside, format!("{id}\n"))?;
+            std::fs::rename(&beside, &path)?;
+            Ok(id)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
 }
 
 async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
@@ -203,17 +352,65 @@ async fn engine(config: &Config, driver: Arc<dyn Driver>) -> Result<Engine> {
     // Clients give a create 60 s; making the base from packages takes about half of that.
     options.base_wait = std::time::Duration::from_secs(55);
     options.timeout_max = config.sandbox_timeout_max;
+    options.spares = config.spares as usize;
+    options.build_cache_bytes = config.build_cache;
+    options.volume_places = Some(Arc::new(PoolPlaces));
+    options.volume_bytes = config.volume_bytes;
+    options.volume_bytes_max = config.volume_bytes_max;
     options.sleep = config.sleep;
+    options.sweep = sweep(config)?;
+    options.health = config.health;
+    options.egress_authority = Some(egress_authority(config)?);
     options.drain_timeout = config.shutdown_timeout;
+    options.limits = config.limits.clone();
+    if let Some(postgres) = &config.store {
+        options.lease = postgres.lease;
+        // Below the data directory it is this server's own.
+        options.shared_archive = config.archive_is_set;
+        let host = || {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        };
+        options.node_name = postgres.node_name.clone().unwrap_or_else(host);
+    }
+    options.workspace_contents = App::WORKSPACE_CONTENTS;
+    if let Some(oidc) = &config.oidc {
+        let verifier = Oidc::new(OidcOptions {
+            issuer: oidc.issuer.clone(),
+            audience: oidc.audience.clone(),
+            jwks: match oidc.jwks.contains("://") {
+                true => Jwks::Url(oidc.jwks.clone()),
+                false => Jwks::File(oidc.jwks.clone().into()),
+            },
+        });
+        options.tokens = Some(Arc::new(verifier.context("set up auth.oidc")?));
+    }
     let ports = Ports {
         store: store(config).await.context("open the database")?,
         driver,
         images: Arc::new(LocalImages::new(layers, config.insecure_registries.clone())),
+        archive: crate::archive::open(config.archive_url.as_deref()).context("open the archive")?,
     };
     Engine::start(ports, options)
         .await
         .map_err(anyhow::Error::new)
         .context("start the engine")
+}
+
+/// The times of the setting `sleep.sweep`.
+fn sweep(config: &Config) -> Result<Option<Sweep>> {
+    let Some(line) = &config.sleep_sweep else {
+        return Ok(None);
+    };
+    let schedule: Schedule = line
+        .parse()
+        .map_err(|why| anyhow::anyhow!("sleep.sweep = `{line}`: {why}"))?;
+    Ok(Some(Sweep {
+        next: Arc::new(move |after| schedule.next(after)),
+        idle: config.sleep_sweep_idle,
+    }))
 }
 
 /// The admin key of a new server, and a loud word about development mode.

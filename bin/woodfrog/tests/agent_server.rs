@@ -27,6 +27,10 @@ struct Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Self {
+        Self::start_with(flags, &[])
+    }
+
+    fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
@@ -40,6 +44,7 @@ impl Server {
             .env("HOME", &home)
             .env("MARK", "of the server")
             .env_remove("TMPDIR")
+            .envs(env.iter().copied())
             .current_dir(&home)
             .stderr(Stdio::piped());
         if geteuid().is_root() {
@@ -83,6 +88,21 @@ impl Server {
         (id, Pid::from_raw(pid).unwrap())
     }
 
+    /// The child that does the work.
+    fn driver(&self) -> Pid {
+        let server = self.child.id();
+        let tasks = std::fs::read_dir(format!("/proc/{server}/task")).unwrap();
+        let children: String = tasks
+            .map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap())
+            .collect();
+        let pids: Vec<i32> = children
+            .split_whitespace()
+            .map(|pid| pid.parse().unwrap())
+            .collect();
+        assert_eq!(pids.len(), 1, "{children}");
+        Pid::from_raw(pids[0]).unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -114,7 +134,7 @@ fn binary(dir: &Path) -> PathBuf {
         return built.to_owned();
     }
     let copy = dir.join("woodfrog");
-    std::fs::copy(built, &copy).unwrap();
+    woodfrog_testkit::program::copy(built, &copy).unwrap();
     copy
 }
 
@@ -207,6 +227,29 @@ fn nothing_outlives_a_server_that_is_killed() {
     server.signal(Signal::KILL);
     server.ended(PATIENCE);
     gone(pid);
+}
+
+#[test]
+fn a_process_driver_that_does_not_answer_is_started_anew() {
+    let health = [("WOODFROG_AGENT_SERVER_HEALTH_MS", "100")];
+    let server = Server::start_with(&["--no-token"], &health);
+    let before = server.driver();
+    let (_, started) = server.endless();
+    kill_process(before, Signal::STOP).unwrap();
+    gone(before);
+    // What it had started ends with it.
+    gone(started);
+    let began = Instant::now();
+    let body = json!({"command": "echo", "args": ["back"]});
+    loop {
+        let (status, ran) = server.call("POST", "/v1/processes/run", &body);
+        if status == 200 {
+            assert_eq!(ran["stdout"], "back\n", "{ran}");
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{ran}");
+    }
+    assert_ne!(server.driver(), before);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::Value;
 use woodfrog_types::session::{
-    AgentProcess, LogEnd, NewSessionEvent, Position, Session, SessionEvent, SessionFace,
+    AgentProcess, Choice, LogEnd, NewSessionEvent, Position, Session, SessionEvent, SessionFace,
     SessionState, Source, Stream, Turn, kind,
 };
 use woodfrog_types::{Code, Timestamp};
@@ -23,8 +23,11 @@ mod client;
 mod managed;
 mod recall;
 mod restore;
+mod rewind;
 #[cfg(test)]
 mod tests;
+
+pub use rewind::{Mark, rewound_to};
 
 /// Who waits for an answer; given out by the caller.
 pub type Waiter = u64;
@@ -107,6 +110,8 @@ pub enum Failure {
     Answered,
     /// Too much waits already.
     Busy,
+    /// Not while a turn goes on.
+    UnderWay,
 }
 
 /// JSON-RPC: something went wrong inside.
@@ -125,6 +130,7 @@ impl Failure {
             Self::Unknown { what } => (format!("no such {what}"), Value::Null),
             Self::Answered => ("answered already".to_owned(), Value::Null),
             Self::Busy => ("too much waits for this agent".to_owned(), Value::Null),
+            Self::UnderWay => ("a turn goes on".to_owned(), Value::Null),
         };
         serde_json::json!({"code": INTERNAL_ERROR, "message": message, "data": data})
     }
@@ -209,6 +215,13 @@ enum About {
     Prompt {
         conversation: String,
     },
+    /// A client chose a mode, a model or an option.
+    Choose {
+        conversation: String,
+        choice: Choice,
+    },
+    /// The server chooses the same again.
+    Rechoose,
     /// The server takes a conversation up in a new process.
     Reload {
         conversation: String,
@@ -223,8 +236,12 @@ impl About {
     const fn is_ours(&self) -> bool {
         match self {
             Self::Initialize { ours } => *ours,
-            Self::Reload { .. } | Self::Remake { .. } => true,
-            Self::Other | Self::New { .. } | Self::Load { .. } | Self::Prompt { .. } => false,
+            Self::Reload { .. } | Self::Remake { .. } | Self::Rechoose => true,
+            Self::Other
+            | Self::New { .. }
+            | Self::Load { .. }
+            | Self::Prompt { .. }
+            | Self::Choose { .. } => false,
         }
     }
 }

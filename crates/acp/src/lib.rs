@@ -13,8 +13,8 @@ mod replay;
 pub mod universal;
 
 pub use conversation::{
-    Act, AgentEnd, Asked, ClientMessage, Conversation, Failure, Options, Outcome, Prompt, Step,
-    Waiter,
+    Act, AgentEnd, Asked, ClientMessage, Conversation, Failure, Mark, Options, Outcome, Prompt,
+    Step, Waiter, rewound_to,
 };
 pub use message::{Class, Envelope, Id, Unreadable};
 pub use replay::{History, REPLAY_CHARS, REPLAY_EVENTS, history};

@@ -50,9 +50,7 @@ impl Place {
     /// An executable file, with its directory.
     fn program(&self, path: &str, text: &str) {
         let path = self.guest.dir.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        woodfrog_testkit::program::write(&path, text).unwrap();
     }
 
     /// An npm that notes how it is called and makes an OpenCode that is the mock agent, and a

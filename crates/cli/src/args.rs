@@ -7,23 +7,41 @@ use clap::{Args, Parser, Subcommand};
 
 mod agent;
 mod agent_server;
+mod artifact;
+mod audit;
+mod billing;
 mod key;
+mod member;
+mod network;
+mod run;
 mod sandbox;
 mod session;
 mod sleep;
 mod snapshot;
 mod target;
 mod template;
+mod volume;
+mod workspace;
 
 pub use agent::{AgentCommand, AgentStore};
 pub use agent_server::AgentServerArgs;
+pub use artifact::{ArtifactCommand, Review};
+pub use audit::{AuditCommand, AuditFilterArgs, AuditPeriodArgs};
+pub use billing::{
+    BudgetCommand, By, Format, Policy, PriceCommand, Span, UsageCommand, WebhookCommand, WhichRuns,
+};
 pub use key::KeyCommand;
+pub use member::MemberCommand;
+pub use network::NetworkArgs;
+pub use run::{RunCommand, StartArgs};
 pub use sandbox::{CreateArgs, ExecArgs, SandboxCommand};
-pub use session::SessionCommand;
+pub use session::{Kept, KeptEntries, SessionCommand};
 pub use sleep::{After, SleepArgs, SleepCommand};
 pub use snapshot::SnapshotCommand;
 pub use target::Target;
 pub use template::{Allowed, BuildArgs, On, TemplateCommand};
+pub use volume::VolumeCommand;
+pub use workspace::{LimitArgs, LimitsCommand, WorkspaceCommand, WorkspaceSleepCommand};
 
 /// Runs AI agents in sandboxes that sleep when nobody needs them and lose nothing.
 #[derive(Debug, Parser)]
@@ -49,9 +67,18 @@ pub enum Command {
     /// Sessions: conversations with agents that run in sandboxes.
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Runs: prompts and commands, each in a sandbox, watched and recorded.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Files that runs created or changed, kept when their sandboxes are gone.
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
     /// Snapshots: what sandboxes were at one moment, to start others from.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Volumes: files that sandboxes share, and that outlive them.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Templates: what sandboxes start from.
     #[command(subcommand)]
     Template(TemplateCommand),
@@ -61,6 +88,27 @@ pub enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Workspaces: who shares sandboxes, sessions and runs, and what they may use.
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
+    /// The people in a workspace.
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// The audit log of a workspace: who did what, when, and how it ended.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// What was used, what it cost, and what runs came to.
+    #[command(subcommand)]
+    Usage(UsageCommand),
+    /// What a workspace may spend in a month.
+    #[command(subcommand)]
+    Budget(BudgetCommand),
+    /// What tokens and sandboxes cost.
+    #[command(subcommand)]
+    Price(PriceCommand),
+    /// Addresses that are told what happens.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Say what this machine can do, what is missing, what that costs and how to get it.
     Doctor(DoctorArgs),
     /// The server's configuration.
@@ -111,6 +159,9 @@ pub struct ServeArgs {
     /// Accept any API key as one local workspace. For development only.
     #[arg(long)]
     pub dev: bool,
+    /// Sandboxes of each kind that are made ahead [default: 3].
+    #[arg(long, value_name = "COUNT")]
+    pub spares: Option<String>,
     /// Log filter [default: info].
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -125,6 +176,7 @@ impl ServeArgs {
             ("domain", &self.domain),
             ("tls_cert", &self.tls_cert),
             ("tls_key", &self.tls_key),
+            ("spares", &self.spares),
             ("log", &self.log),
         ];
         let flags = [("tls_self_signed", self.tls_self_signed), ("dev", self.dev)];
@@ -183,8 +235,52 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn mount(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, path)) if !name.is_empty() && path.starts_with('/') => {
+            Ok((name.to_owned(), path.to_owned()))
+        }
+        _ => Err("want NAME:/PATH".into()),
+    }
+}
+
 fn size(text: &str) -> Result<u64, String> {
     crate::config::parse_bytes(text).ok_or_else(|| "want a size: 512MiB, 20GiB".into())
+}
+
+fn role(text: &str) -> Result<woodfrog_wire::native::workspace::Role, String> {
+    let role = woodfrog_types::workspace::Role::parse(text);
+    role.map(Into::into)
+        .ok_or_else(|| "want viewer, member, admin or owner".into())
+}
+
+/// A number, or `none`.
+fn limit<T: std::str::FromStr>(text: &str) -> Result<Option<T>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let number = text.parse().map(Some);
+    number.map_err(|_| "want a whole number, or none".into())
+}
+
+fn bytes_limit(text: &str) -> Result<Option<u64>, String> {
+    match text {
+        "none" => Ok(None),
+        text => size(text).map(Some),
+    }
+}
+
+/// RFC 3339, or how long ago.
+fn moment(text: &str) -> Result<i64, String> {
+    if let Some(ago) = crate::config::parse_duration(text) {
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        return Ok(woodfrog_types::Timestamp::now()
+            .as_millis()
+            .saturating_sub(ago));
+    }
+    let at = text.parse::<jiff::Timestamp>();
+    at.map(|at| at.as_millisecond())
+        .map_err(|_| "want a time such as 2026-11-21T00:00:00Z, or how long ago: 30d, 12h".into())
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {

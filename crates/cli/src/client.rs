@@ -30,6 +30,7 @@ const JSON_BYTES_MAX: usize = 64 << 20;
 pub struct Client {
     http: reqwest::Client,
     place: Place,
+    workspace: Option<String>,
 }
 
 impl Client {
@@ -51,7 +52,12 @@ impl Client {
                 .map_err(|error| unusable(error::root(&error)))?;
         }
         let http = http(&place.url, certificates)?;
-        Ok(Self { http, place })
+        let workspace = target.workspace.clone();
+        Ok(Self {
+            http,
+            place,
+            workspace,
+        })
     }
 
     /// Where the server is.
@@ -77,6 +83,10 @@ impl Client {
     /// A request with the key. Streams have no deadline; [`Client::send`] waits for answers.
     pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let request = self.http.request(method, url);
+        let request = match &self.workspace {
+            Some(workspace) => request.header("x-woodfrog-workspace", workspace),
+            None => request,
+        };
         match &self.place.key {
             Some(key) => request.header("x-api-key", key),
             None => request,

@@ -1,9 +1,15 @@
 //! The client commands: each a thin use of the native API.
 
+mod artifact;
+mod audit;
+mod billing;
 mod cp;
 mod exec;
 mod follow;
 mod key;
+mod member;
+mod network;
+mod run;
 mod sandbox;
 mod session;
 mod shell;
@@ -11,6 +17,8 @@ mod sleep;
 mod snapshot;
 mod stdin;
 mod template;
+mod volume;
+mod workspace;
 
 use std::io;
 use std::process::ExitCode;
@@ -57,9 +65,19 @@ async fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Sandbox(command) => sandbox::run(command).await,
         Command::Session(command) => session::run(command).await,
+        Command::Run(command) => run::run(command).await,
+        Command::Artifact(command) => artifact::run(command).await,
         Command::Snapshot(command) => snapshot::run(command).await,
+        Command::Volume(command) => volume::run(command).await,
         Command::Template(command) => template::run(command).await,
         Command::Key(command) => key::run(command).await,
+        Command::Workspace(command) => workspace::run(command).await,
+        Command::Member(command) => member::run(command).await,
+        Command::Audit(command) => audit::run(command).await,
+        Command::Usage(command) => billing::usage(command).await,
+        Command::Budget(command) => billing::budget(command).await,
+        Command::Price(command) => billing::price(command).await,
+        Command::Webhook(command) => billing::webhook(command).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "woodfrog", &mut script);

@@ -68,6 +68,13 @@ pub fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
+/// A piece of text on standard output, as it comes.
+pub fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// A sign of life on standard error while something takes its time; gone when it is dropped.
 pub struct Spinner(ProgressBar);
 

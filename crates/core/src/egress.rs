@@ -5,10 +5,17 @@ use std::net::IpAddr;
 use woodfrog_types::Fault;
 use woodfrog_types::network::NetworkSpec;
 
+mod header_rules;
+mod proxy;
+
+pub use header_rules::{HEADERS_MAX, RULE_HOSTS_MAX, filled, is_header_value, secrets_in};
+
 /// Entries of one allow or deny list.
 pub const RULES_MAX: usize = 256;
 /// Name servers.
 pub const DNS_SERVERS_MAX: usize = 3;
+/// Ports inside that speak HTTPS.
+pub const HTTPS_PORTS_MAX: usize = 64;
 /// What an entry of an allow list is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule<'a> {
@@ -107,7 +114,24 @@ pub fn validate(network: &NetworkSpec) -> Result<(), Fault> {
     if let Some(host) = &network.mask_request_host {
         mask_host(host)?;
     }
-    header_rules(network)
+    header_rules::validate(&network.header_rules)?;
+    if let Some(proxy) = &network.egress_proxy {
+        proxy::validate(proxy)?;
+    }
+    https_ports(&network.https_ports)
+}
+
+/// The guest's own port cannot be one.
+fn https_ports(ports: &[u16]) -> Result<(), Fault> {
+    const ENVD: u16 = 49_983;
+    bounded("network.https_ports", ports.len(), HTTPS_PORTS_MAX)?;
+    match ports.iter().position(|port| matches!(*port, 0 | ENVD)) {
+        None => Ok(()),
+        Some(at) => Err(Fault::invalid(
+            format!("network.https_ports[{at}]"),
+            format!("must be a port from 1 to 65535 other than {ENVD}"),
+        )),
+    }
 }
 
 fn allowed_entry(index: usize, entry: &str, deny: &[String]) -> Result<(), Fault> {
@@ -146,18 +170,6 @@ fn mask_host(host: &str) -> Result<(), Fault> {
     ))
 }
 
-/// Headers cannot be added inside TLS without breaking it open, and a rule that silently held for
-/// plain HTTP only would lose credentials, or leak them.
-fn header_rules(network: &NetworkSpec) -> Result<(), Fault> {
-    if network.header_rules.is_empty() {
-        return Ok(());
-    }
-    Err(Fault::invalid(
-        "network.header_rules",
-        "header rules are not supported by this server: they would not hold for https",
-    ))
-}
-
 fn bounded(field: &'static str, count: usize, max: usize) -> Result<(), Fault> {
     if count <= max {
         return Ok(());
@@ -174,8 +186,6 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -263,13 +273,20 @@ mod tests {
     }
 
     #[test]
-    fn header_rules_are_refused() {
-        let network = NetworkSpec {
-            header_rules: BTreeMap::from([("api.example.com".to_owned(), Vec::new())]),
-            ..NetworkSpec::default()
-        };
-        let refused = validate(&network).unwrap_err();
-        assert_eq!(refused.field.as_deref(), Some("network.header_rules"));
+    fn ports_that_speak_https_are_ports_of_programs() {
+        for (ports, valid) in [
+            (vec![], true),
+            (vec![443, 8443], true),
+            (vec![0], false),
+            (vec![49_983], false),
+            (vec![1; HTTPS_PORTS_MAX + 1], false),
+        ] {
+            let network = NetworkSpec {
+                https_ports: ports.clone(),
+                ..NetworkSpec::default()
+            };
+            assert_eq!(validate(&network).is_ok(), valid, "{ports:?}");
+        }
     }
 
     proptest! {

@@ -53,10 +53,13 @@ pub enum Event {
         paused: Option<Sleep>,
         reason: String,
     },
-    /// It and its unfinished snapshot are gone; the snapshot before holds what is left.
+    /// It was saved while it runs: this is what it comes back from if it is lost.
+    Saved { snapshot: SnapshotId },
+    /// It and what was being saved of it are gone; the snapshot before holds what is left.
     FellBack {
         snapshot: SnapshotId,
         content: SnapshotContent,
+        taken_at: Timestamp,
     },
     /// It is to be brought back.
     Wake,
@@ -72,7 +75,9 @@ pub enum Event {
     Archive,
     /// Its snapshot is in the archive.
     Archived,
-    /// Its snapshot could not be moved, or was brought back from the archive.
+    /// Its snapshot could not be moved to the archive, and is where it was.
+    ArchiveFailed { reason: String },
+    /// Its snapshot was brought back from the archive.
     Unarchived,
     /// It has to go.
     Delete { reason: EndReason },
@@ -188,12 +193,14 @@ impl Event {
             Self::Hibernate { .. } => "hibernate",
             Self::Hibernated => "hibernated",
             Self::HibernateFailed { .. } => "hibernate_failed",
+            Self::Saved { .. } => "saved",
             Self::FellBack { .. } => "fell_back",
             Self::Wake => "wake",
             Self::Woken { .. } => "woken",
             Self::WakeFailed { .. } => "wake_failed",
             Self::Archive => "archive",
             Self::Archived => "archived",
+            Self::ArchiveFailed { .. } => "archive_failed",
             Self::Unarchived => "unarchived",
             Self::Delete { .. } => "delete",
             Self::Destroyed => "destroyed",
@@ -270,7 +277,12 @@ pub fn step(sandbox: &Sandbox, event: Event, now: Timestamp) -> Result<Step, Den
         Event::HibernateFailed { paused, reason } => {
             asleep::hibernate_failed(sandbox, paused, &reason, now)
         }
-        Event::FellBack { snapshot, content } => asleep::fell_back(sandbox, snapshot, content, now),
+        Event::Saved { snapshot } => asleep::saved(sandbox, snapshot),
+        Event::FellBack {
+            snapshot,
+            content,
+            taken_at,
+        } => asleep::fell_back(sandbox, snapshot, content, taken_at, now),
         Event::Wake => asleep::wake(sandbox),
         Event::Woken {
             instance,
@@ -280,7 +292,8 @@ pub fn step(sandbox: &Sandbox, event: Event, now: Timestamp) -> Result<Step, Den
         Event::WakeFailed { reason } => asleep::wake_failed(sandbox, &reason),
         Event::Archive => asleep::archive(sandbox),
         Event::Archived => asleep::archived(sandbox),
-        Event::Unarchived => asleep::unarchived(sandbox),
+        Event::ArchiveFailed { reason } => asleep::archive_failed(sandbox, &reason, now),
+        Event::Unarchived => asleep::unarchived(sandbox, now),
     };
     step.ok_or(denied)
 }
@@ -355,7 +368,12 @@ fn stored(next: Next, effects: &[Effect], log: Vec<LogEntry>) -> Step {
 
 fn started(sandbox: &Sandbox, instance: InstanceState, now: Timestamp) -> Step {
     let mut log = LogEntry::new(Level::Info, "sandbox.created", "the sandbox is running")
-        .with("template", &sandbox.template);
+        .with("template", &sandbox.template)
+        // What the log alone must tell about a sandbox that is gone.
+        .with("workspace", &sandbox.workspace)
+        .with("cpu_count", sandbox.resources.cpu_count)
+        .with("memory_bytes", sandbox.resources.memory_bytes)
+        .with("disk_bytes", sandbox.resources.disk_bytes);
     if let Some(alias) = &sandbox.template_alias {
         log = log.with("template_name", alias);
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
-use woodfrog_types::sleep::{Sleep, SleepCause, SleepPolicy};
+use woodfrog_types::sleep::{Sleep, SleepCause, SleepChanges, SleepPolicy};
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Code, Fault, Timestamp};
 
@@ -12,8 +12,19 @@ use woodfrog_types::{Code, Fault, Timestamp};
 pub const WARNING_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A sandbox that traffic woke after its timeout lives at least this long, as on E2B.
 pub const REARMED_MIN: Duration = Duration::from_secs(300);
+/// Until a snapshot that could not be moved to the archive is tried again.
+pub const ARCHIVE_AGAIN: Duration = Duration::from_secs(600);
 /// The longest time on one rung.
 pub const RUNG_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Connections to the outside are kept over naps up to this: the other end waits about as long for
+/// an answer, and what translates addresses on the way forgets them after some minutes.
+const OUTBOUND_KEPT_MAX: Duration = Duration::from_secs(120);
+
+/// Whether connections that a sandbox had when it fell asleep so long ago are worth keeping.
+pub fn keeps_outbound(slept: Duration) -> bool {
+    slept <= OUTBOUND_KEPT_MAX
+}
 
 /// Who wants a sandbox to be awake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +139,32 @@ pub fn idle_due(
     }
 }
 
+/// The step down that a sweep asks of a sandbox: `None` if it was used since `now - idle`, came to
+/// its rung since, is held, or may not sleep by itself.
+pub fn swept(
+    sandbox: &Sandbox,
+    idle_since: Timestamp,
+    held: bool,
+    idle: Duration,
+    now: Timestamp,
+) -> Option<Rung> {
+    let long = |since: Timestamp| since.plus(idle) <= now;
+    match &sandbox.state {
+        SandboxState::Running { .. } => {
+            let may = sandbox.sleep.pause_after.is_some() && !held;
+            (may && long(idle_since)).then_some(Rung::Pause)
+        }
+        SandboxState::Paused { sleep, .. } => long(sleep.since).then_some(Rung::Hibernate),
+        SandboxState::Hibernated { sleep, .. } => long(sleep.since).then_some(Rung::Archive),
+        SandboxState::Archived { .. }
+        | SandboxState::Creating
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Deleting { .. } => None,
+    }
+}
+
 /// The first rung of a sleeping sandbox that comes after `after`.
 pub fn next_rung(sandbox: &Sandbox, after: Option<Timestamp>) -> Option<(Rung, Timestamp)> {
     let policy = &sandbox.sleep;
@@ -161,9 +198,80 @@ pub fn next_rung(sandbox: &Sandbox, after: Option<Timestamp>) -> Option<(Rung, T
         .min_by_key(|(_, at)| *at)
 }
 
+/// Whether what is due for a hibernated sandbox is its move to the archive: the first attempt, or
+/// another one after a failure. Attempts end where the warning of its deletion begins.
+pub fn is_archive_due(policy: &SleepPolicy, slept: Sleep, due: Timestamp) -> bool {
+    let Some(after) = policy.archive_after else {
+        return false;
+    };
+    let first = slept.since.plus(after);
+    first == due || (first < due && is_before_warning(policy, slept, due))
+}
+
+fn is_before_warning(policy: &SleepPolicy, slept: Sleep, at: Timestamp) -> bool {
+    let warning = policy.delete_after.map(warned_after);
+    warning.is_none_or(|after| at < slept.since.plus(after))
+}
+
+/// When the clock looks next at a sandbox that is `archived` now and was `before`: a warning or
+/// deletion that was next stays where it is.
+pub fn due_archived(before: &Sandbox, archived: &Sandbox) -> Option<Timestamp> {
+    let (SandboxState::Archiving { sleep, .. }, Some(due)) = (&before.state, before.sleep_due)
+    else {
+        return next_rung(archived, before.sleep_due).map(|(_, at)| at);
+    };
+    match is_archive_due(&before.sleep, *sleep, due) {
+        true => next_rung(archived, Some(due)).map(|(_, at)| at),
+        false => Some(due),
+    }
+}
+
+/// When the clock looks next at a sandbox that is hibernated (again) at `now` and was to be looked
+/// at when `due` says: not at once for the archive.
+pub fn due_again(sandbox: &Sandbox, due: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let SandboxState::Hibernated { sleep, .. } = &sandbox.state else {
+        return due;
+    };
+    let later = due.filter(|due| *due > now);
+    let again = now.plus(ARCHIVE_AGAIN);
+    if is_archive_due(&sandbox.sleep, *sleep, again) {
+        return Some(later.map_or(again, |later| later.min(again)));
+    }
+    later.or_else(|| next_rung(sandbox, due).map(|(_, at)| at))
+}
+
 /// How long after falling asleep its deletion is announced, when it comes after `delete_after`.
 pub fn warned_after(delete_after: Duration) -> Duration {
     delete_after - (delete_after / 10).min(WARNING_MAX)
+}
+
+/// What holds for a new sandbox: what its request says, else its workspace, else the server.
+/// `archive`: whether the server has one; what a workspace says about it counts only then, since a
+/// request that does not mention it must not fail because the server lost its archive.
+pub fn policy(
+    server: SleepPolicy,
+    workspace: SleepChanges,
+    request: SleepChanges,
+    archive: bool,
+) -> SleepPolicy {
+    request.over(workspace_policy(server, workspace, archive))
+}
+
+/// What holds for sandboxes of a workspace whose request says nothing.
+pub fn workspace_policy(
+    server: SleepPolicy,
+    mut workspace: SleepChanges,
+    archive: bool,
+) -> SleepPolicy {
+    if !archive {
+        workspace.archive_after = None;
+    }
+    workspace.over(server)
+}
+
+/// Checks what a caller said of a policy, and that alone.
+pub fn validate_changes(changes: SleepChanges, archive: bool) -> Result<(), Fault> {
+    validate(&changes.over(SleepPolicy::NEVER), archive)
 }
 
 /// Checks a policy that a caller gave. `archive`: whether the server has one.
@@ -174,12 +282,14 @@ pub fn validate(policy: &SleepPolicy, archive: bool) -> Result<(), Fault> {
         archive_after,
         delete_after,
         fallback: _,
+        checkpoint_every,
     } = policy;
     for (field, after) in [
         ("sleep.pause_after", pause_after),
         ("sleep.hibernate_after", hibernate_after),
         ("sleep.archive_after", archive_after),
         ("sleep.delete_after", delete_after),
+        ("sleep.checkpoint_every", checkpoint_every),
     ] {
         if after.is_some_and(|after| after > RUNG_MAX) {
             return Err(Fault::invalid(field, "must be at most ten years"));
@@ -223,14 +333,16 @@ pub enum Verdict {
     Remove,
 }
 
-/// What a start makes of a sandbox that was in this state.
-pub const fn after_crash(state: &SandboxState, found: Found) -> Verdict {
+/// What a start makes of a sandbox that was in this state; `saved`: it is saved now and then while
+/// it runs, to come back from that.
+pub const fn after_crash(state: &SandboxState, saved: bool, found: Found) -> Verdict {
     match state {
         SandboxState::Creating | SandboxState::Deleting { .. } => Verdict::Remove,
         SandboxState::Running { .. } | SandboxState::Paused { .. } => {
-            match (found.runs, found.last_snapshot) {
+            match (found.runs, saved && found.last_snapshot) {
                 (true, _) => Verdict::Adopt,
-                (false, _) => Verdict::Remove,
+                (false, true) => Verdict::FallBack,
+                (false, false) => Verdict::Remove,
             }
         }
         SandboxState::Hibernating { .. } => {

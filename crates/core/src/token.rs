@@ -50,6 +50,8 @@ pub enum Purpose {
     Guest,
     /// Ports inside, where public traffic is off.
     Traffic,
+    /// The sandbox over a WebSocket: code, checkpoints, its end.
+    Socket,
 }
 
 impl Purpose {
@@ -57,6 +59,7 @@ impl Purpose {
         match self {
             Self::Guest => b"woodfrog.guest.v1",
             Self::Traffic => b"woodfrog.traffic.v1",
+            Self::Socket => b"woodfrog.socket.v1",
         }
     }
 }
@@ -217,7 +220,7 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for secret in &secrets {
             for sandbox in &sandboxes {
-                for purpose in [Purpose::Guest, Purpose::Traffic] {
+                for purpose in [Purpose::Guest, Purpose::Traffic, Purpose::Socket] {
                     let token = derive(secret, purpose, sandbox);
                     assert_eq!(token.len(), 64);
                     assert_eq!(token, derive(secret, purpose, sandbox));

@@ -1,16 +1,22 @@
 //! The network of a driver: its block of addresses, and what lives in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use woodfrog_network::{Cidr, Live, Network, NetworkConfig, Subnet, choose_subnet, default_denied};
-use woodfrog_sandbox::Egress;
+use woodfrog_network::{
+    Authority, AuthorityError, Cidr, Live, Network, NetworkConfig, Subnet, TrustError,
+    certificates, choose_subnet, default_denied,
+};
 
-use crate::egress::{StoredEgress, wanted};
+use crate::egress::{EgressOptions, StoredEgress};
+
+/// Below the data directory: the authority for hosts with header rules.
+pub const AUTHORITY: &str = "egress";
 
 /// Why there is no network to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    #[error("network.cidr or network.allow_private: {0}")]
+    #[error("network.cidr, network.allow_private or network.egress_proxies: {0}")]
     Config(String),
     #[error("no free address block for sandboxes; set network.cidr")]
     NoSubnet,
@@ -20,6 +26,20 @@ pub enum NetError {
         #[source]
         source: std::io::Error,
     },
+    #[error("network.extra_ca: read {path}")]
+    Ca {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("network.extra_ca: {path}")]
+    CaContent {
+        path: PathBuf,
+        #[source]
+        source: TrustError,
+    },
+    #[error("the certificate authority of the ways out")]
+    Authority(#[from] AuthorityError),
 }
 
 /// What a network is asked for.
@@ -32,6 +52,10 @@ pub struct Wanted<'a> {
     pub cidr: Option<&'a str>,
     /// Private blocks that sandboxes may reach.
     pub allow_private: &'a [String],
+    /// Where all servers' drivers of this machine have their one authority.
+    pub data_dir: &'a Path,
+    /// The ways out.
+    pub egress: &'a EgressOptions,
 }
 
 /// Sets it up, with the rules of the sandboxes that run already, by their slots. What it cannot do
@@ -47,22 +71,23 @@ pub async fn set_up<'a>(
         text.parse::<Cidr>()
             .map_err(|error| NetError::Config(format!("{text}: {error}")))
     };
+    let parse_all = |list: &[String]| list.iter().map(parse).collect::<Result<Vec<_>, _>>();
+    let servers = &asked.egress.name_servers;
     let config = NetworkConfig {
         subnet: subnet(&asked)?,
         instance: asked.instance,
         deny: default_denied(),
-        allow: asked
-            .allow_private
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?,
+        allow: parse_all(asked.allow_private)?,
+        proxies: parse_all(&asked.egress.proxies)?,
+        authority: Arc::new(Authority::open(&asked.data_dir.join(AUTHORITY))?),
+        extra_roots: extra_roots(asked.egress)?,
         uplinks: Vec::new(),
-        dns_upstreams: None,
+        dns_upstreams: Some(servers.clone()).filter(|servers| !servers.is_empty()),
         nft: None,
     };
     let live: Vec<Live> = running
         .filter_map(|(slot, egress)| {
-            let policy = wanted(&Egress::from(egress)).ok()?.policy;
+            let policy = egress.policy()?;
             Some(Live { slot, policy })
         })
         .collect();
@@ -74,6 +99,19 @@ pub async fn set_up<'a>(
         tracing::warn!("{warning}");
     }
     Ok(network)
+}
+
+fn extra_roots(
+    options: &EgressOptions,
+) -> Result<Vec<woodfrog_network::CertificateDer<'static>>, NetError> {
+    let Some(path) = &options.extra_ca else {
+        return Ok(Vec::new());
+    };
+    let path = path.clone();
+    match std::fs::read(&path) {
+        Ok(pem) => certificates(&pem).map_err(|source| NetError::CaContent { path, source }),
+        Err(source) => Err(NetError::Ca { path, source }),
+    }
 }
 
 /// The configured block, else the one of last time, else a free one (then remembered: running

@@ -1,6 +1,6 @@
 //! The driver itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::future::Future;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
-use woodfrog_driver_common::egress::wanted;
+use woodfrog_driver_common::egress::{check_proxy, wanted};
 use woodfrog_driver_common::instance_id;
 use woodfrog_driver_common::locks::Locks;
 use woodfrog_driver_common::slots::Slots;
@@ -368,6 +368,11 @@ impl Driver for GvisorDriver {
         Ok("its init, or gVisor itself, ended".to_owned())
     }
 
+    async fn check_egress(&self, egress: &Egress) -> Result<()> {
+        let policy = wanted(egress)?.policy;
+        check_proxy(&self.shared.network, &policy).await
+    }
+
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()> {
         let instance = self.shared.instance(id)?;
         let policy = wanted(&egress)?.policy;
@@ -460,6 +465,26 @@ impl Driver for GvisorDriver {
             return Err(DriverError::NotFound { id: id.to_string() });
         }
         Ok(upper)
+    }
+
+    async fn open_upper(&self, id: &SandboxId) -> Result<std::os::fd::OwnedFd> {
+        self.shared.alive(id)?;
+        // What the guest wrote is in its own memory until it is synced, and its names are gVisor's.
+        Err(DriverError::Unsupported {
+            what: "looking at what a sandbox wrote".to_owned(),
+            hint: "sandboxes with gVisor keep it to themselves; use a template with the native \
+                   runtime"
+                .to_owned(),
+        })
+    }
+
+    async fn layers_in_use(&self) -> Result<BTreeSet<String>> {
+        let running = self.shared.lock();
+        let layers = running.values().flat_map(|instance| &instance.note.layers);
+        let names = layers.filter_map(|layer| layer.file_name());
+        Ok(names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect())
     }
 
     async fn shutdown(&self) {

@@ -28,6 +28,8 @@ use crate::runsc::{From, Place};
 
 /// Smallest disk that overlayfs and a seeded `/etc` fit in.
 const DISK_BYTES_MIN: u64 = 1 << 20;
+/// Why there are no volumes.
+pub(crate) const NO_VOLUMES: &str = "the gvisor driver mounts no volumes; the native driver does";
 /// Smallest memory in which gVisor, the guest and a shell run.
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// Processes and threads of gVisor itself: its threads are bounded by neither their number nor that
@@ -118,6 +120,12 @@ async fn make(
 }
 
 fn check(spec: &LaunchSpec) -> Result<()> {
+    if !spec.volumes.is_empty() {
+        return Err(DriverError::Unsupported {
+            what: "a sandbox with volumes".into(),
+            hint: NO_VOLUMES.into(),
+        });
+    }
     let resources = &spec.resources;
     let bad = |field: &str, detail: String| {
         Err(DriverError::Invalid {

@@ -26,3 +26,4 @@ pub use driver::GvisorDriver;
 pub use error::StartError;
 pub use paths::Paths;
 pub use start::GvisorOptions;
+pub use woodfrog_driver_common::egress::EgressOptions;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use woodfrog_driver_common::egress::EgressOptions;
 use woodfrog_driver_common::instance_id;
 use woodfrog_driver_common::net;
 use woodfrog_driver_common::slots::Slots;
@@ -36,6 +37,8 @@ pub struct GvisorOptions {
     pub cidr: Option<String>,
     /// Private blocks that sandboxes may reach.
     pub allow_private: Vec<String>,
+    /// The ways out of sandboxes.
+    pub egress: EgressOptions,
     /// Whether memory is saved and restored: see `docs/design/gvisor.md`.
     pub memory_snapshots: bool,
 }
@@ -96,6 +99,8 @@ pub(crate) async fn network(
         dir: &paths.home,
         cidr: options.cidr.as_deref(),
         allow_private: &options.allow_private,
+        data_dir: &options.data_dir,
+        egress: &options.egress,
     };
     let running = notes.iter().map(|note| (note.slot, &note.egress));
     let network = net::set_up(asked, running).await?;
@@ -168,6 +173,7 @@ pub(crate) fn capabilities(pool: &Pool, memory_snapshots: bool) -> Capabilities 
          limit on the processes themselves; the native driver has one"
             .to_owned(),
     )];
+    missing.push((Capability::Volumes, crate::launch::NO_VOLUMES.to_owned()));
     if let Err(why) = &pool.disk_limits {
         missing.push((Capability::DiskLimit, why.clone()));
     }

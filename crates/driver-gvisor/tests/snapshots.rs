@@ -20,7 +20,8 @@ use woodfrog_guest_proto::{
 };
 use woodfrog_sandbox::conformance::Fixture as _;
 use woodfrog_sandbox::{
-    CheckpointSpec, Driver, DriverError, Egress, LaunchSpec, RestoreSpec, SnapshotHealth, Then,
+    CheckpointSpec, Driver, DriverError, Egress, LaunchSpec, Outbound, RestoreSpec, SnapshotHealth,
+    Then,
 };
 use woodfrog_types::sandbox::Resources;
 use woodfrog_types::snapshot::SnapshotContent;
@@ -56,6 +57,7 @@ fn spec(machine: &Machine) -> LaunchSpec {
         },
         egress: Egress::default(),
         security: SecurityOptions::default(),
+        volumes: Vec::new(),
     }
 }
 
@@ -74,6 +76,7 @@ fn restore(launch: LaunchSpec, snapshot: &SnapshotId, content: SnapshotContent) 
         launch,
         snapshot: snapshot.clone(),
         content,
+        outbound: Outbound::Keep,
         timeout: PATIENCE,
     }
 }

@@ -32,11 +32,15 @@ use crate::manifest::{MEMORY, Manifest, Size};
 use crate::note::{Made, Note};
 use crate::pages::{Parent, transfer};
 use crate::reason::{self, Reason};
+use crate::volumes::{self, Mounted};
 
 /// Waits before another try, when something was under way that passes by itself.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(80)];
 /// What a sandbox may use above its limit while its small images are in its folder.
 const IMAGES_MAX: u64 = 64 << 20;
+/// With less room than this a dump that failed did so for want of it.
+const FULL: u64 = 8 << 20;
+const DISK_FULL: &str = "the server's disk is full";
 /// How long killed processes may take to be gone.
 const END_MAX: Duration = Duration::from_secs(2);
 
@@ -51,6 +55,11 @@ pub(crate) async fn checkpoint(
         SnapshotContent::Filesystem => (Capability::FilesystemSnapshot, "a snapshot of files"),
     };
     require(&shared.capabilities, capability, what)?;
+    if spec.content == SnapshotContent::Memory {
+        // Not under the lock: who wants to end the sandbox does not wait for its memory.
+        let instance = shared.instance(id)?;
+        memory_is_in(id, &instance, spec.timeout).await?;
+    }
     let held = shared.locks.lock(id).await;
     let (shared, id) = (Arc::clone(shared), id.clone());
     let work = tokio::spawn(async move { take(&shared, &id, spec, held).await });
@@ -82,6 +91,10 @@ async fn take(
         ));
     };
     let mut clock = Clock::start();
+    if spec.content == SnapshotContent::Memory {
+        // It may be another one than was looked at before.
+        memory_is_in(id, &instance, Duration::ZERO).await?;
+    }
     let taking = Taking {
         shared: Arc::clone(shared),
         id: id.clone(),
@@ -102,6 +115,19 @@ async fn take(
         size,
         timings: laps,
     })
+}
+
+/// A sandbox that was woken a moment ago may not have all its memory yet.
+async fn memory_is_in(id: &SandboxId, instance: &Instance, timeout: Duration) -> Result<()> {
+    match tokio::time::timeout(timeout, instance.arrival.wait()).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(DriverError::NotFound { id: id.to_string() }),
+        Err(_) => Err(DriverError::Checkpoint {
+            id: id.to_string(),
+            reason: "its memory from the snapshot before is not in yet".to_owned(),
+            transient: true,
+        }),
+    }
 }
 
 /// Ends a sandbox that is safe in its snapshot. Once its processes are gone the rest goes in the
@@ -253,6 +279,8 @@ impl Taking {
         let staging = Staging::new(&self.shared.paths.staging, self.spec.snapshot.as_str());
         let staging = staging.map_err(|e| self.not_written(&e))?;
         let images = staging.images();
+        let mounted = volumes::mounted(self.note.init.pid, &self.made.volumes)
+            .map_err(|e| step("look for volumes", e))?;
         let spec = DumpSpec {
             pid: self.note.init.pid,
             network: NetworkMode::Owned,
@@ -261,7 +289,7 @@ impl Taking {
                 Then::Continue => After::Running,
                 Then::Stop => After::Killed,
             },
-            external: &[],
+            external: &volumes::left_out(&mounted),
             timeout: deadline.saturating_duration_since(Instant::now()),
         };
         let mut clock = Clock::start();
@@ -269,7 +297,7 @@ impl Taking {
         let dumped = dump(criu, &spec, &mut |notice: &Notice| {
             if notice.name == POST_DUMP {
                 clock.lap("dump");
-                let written = self.write(&staging, criu, &mut clock);
+                let written = self.write(&staging, criu, &mounted, &mut clock);
                 let told = written.as_ref().map(drop);
                 let told = told.map_err(|e| io::Error::new(e.kind(), e.to_string()));
                 published = Some(written);
@@ -290,11 +318,22 @@ impl Taking {
                 Ok(Ok((public(size), clock.laps)))
             }
             (Err(_), Some(Err(error))) => Err(self.not_written(&error)),
+            // What was written still takes the room: CRIU's own log may have found none.
+            (Err(error), _) if self.is_full() => {
+                tracing::warn!(id = %self.id, %error, "no room for a checkpoint");
+                Err(refused(&self.id, DISK_FULL))
+            }
             (Err(error), _) => {
                 tracing::info!(id = %self.id, %error, "no checkpoint");
                 Ok(Err(reason::of(&error)))
             }
         }
+    }
+
+    /// Whether there was no room for the images.
+    fn is_full(&self) -> bool {
+        let space = self.shared.pool.space();
+        space.is_ok_and(|space| space.free < FULL)
     }
 
     /// Whether its processes were killed, as asked.
@@ -304,7 +343,13 @@ impl Taking {
     }
 
     /// All its processes stand still, and their images are in the staging folder.
-    fn write(&self, staging: &Staging, criu: &Criu, clock: &mut Clock) -> io::Result<Size> {
+    fn write(
+        &self,
+        staging: &Staging,
+        criu: &Criu,
+        mounted: &[Mounted],
+        clock: &mut Clock,
+    ) -> io::Result<Size> {
         let dir = self.dir();
         disk::remove_images(&dir)?;
         let disk = self.used();
@@ -327,6 +372,7 @@ impl Taking {
         let mut manifest = self.manifest(size);
         manifest.criu = criu.version().to_string();
         manifest.files = moved.files;
+        manifest.volumes = mounted.to_vec();
         self.publish(&manifest)?;
         clock.lap("commit");
         Ok(size)
@@ -378,7 +424,7 @@ impl Taking {
         tracing::warn!(id = %self.id, %error, "a snapshot could not be written");
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                refused(&self.id, "the server's disk is full")
+                refused(&self.id, DISK_FULL)
             }
             _ => refused(
                 &self.id,

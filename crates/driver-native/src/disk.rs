@@ -2,20 +2,28 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use woodfrog_linux::btrfs;
+use woodfrog_linux::{btrfs, overlay};
 use woodfrog_network::DNS_ADDRESS;
-use woodfrog_sandbox::LaunchSpec;
+use woodfrog_sandbox::{DriverError, LaunchSpec};
 use woodfrog_types::{SandboxId, SnapshotId};
 
 use crate::driver::Shared;
+use crate::error::step;
 use crate::manifest::{MANIFEST, MEMORY, Manifest};
 use crate::seed::seed;
 
 /// The most that is read of a file that may hold the host name.
 const NAME_FILE_MAX: u64 = 64 << 10;
+
+/// On the folder of a snapshot that was imported.
+const IMPORTED: &str = "trusted.woodfrog.imported";
+
+/// Looks for a sandbox's disk.
+const OPEN_TRIES: u32 = 3;
 
 /// How a sandbox got its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +68,7 @@ pub(crate) fn claim(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             remove_asleep(shared, &spec.id)?;
             copy(&shared.paths.snapshot(snapshot), &dir)?;
+            settle_import(shared, spec, &dir)?;
             Claim::Copied
         }
         Err(error) => return Err(error),
@@ -86,10 +95,61 @@ fn copy(snapshot: &Path, dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Notes on a snapshot that it was brought here: by another server perhaps, on whose file system
+/// the layers had other file handles.
+pub(crate) fn note_import(dir: &Path) -> io::Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    Ok(rustix::fs::lsetxattr(dir, IMPORTED, b"1", flags)?)
+}
+
+/// Makes what is made from such a snapshot fit the layers that are here.
+fn settle_import(shared: &Shared, spec: &LaunchSpec, dir: &Path) -> io::Result<()> {
+    use rustix::io::Errno;
+    match rustix::fs::lremovexattr(dir, IMPORTED) {
+        Ok(()) => {}
+        Err(Errno::NODATA) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let layers = crate::launch::layers(&shared.skeleton, spec).map_err(io::Error::other)?;
+    overlay::renew_marks(&layers, &dir.join("u"), &dir.join("marks"))
+}
+
 /// Removes the disks that a sandbox fell asleep with.
 pub(crate) fn remove_asleep(shared: &Shared, id: &SandboxId) -> io::Result<()> {
     let prefix = format!("{id}.");
     remove_disks(shared, |name| name.starts_with(&prefix))
+}
+
+/// Opens a sandbox's writable layer, whether it runs or sleeps on this machine.
+pub(crate) fn open_upper(shared: &Shared, id: &SandboxId) -> Result<OwnedFd, DriverError> {
+    let failed = |error: io::Error| step("open the writable layer", error);
+    // It may fall asleep, or wake, between two looks.
+    for _ in 0..OPEN_TRIES {
+        if let Some(upper) = open_dir(&shared.paths.sandbox(id).join("u")).map_err(failed)? {
+            return Ok(upper);
+        }
+        let asleep = format!("{id}.");
+        for entry in fs::read_dir(&shared.paths.sandboxes).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(&asleep))
+                && let Some(upper) = open_dir(&entry.path().join("u")).map_err(failed)?
+            {
+                return Ok(upper);
+            }
+        }
+    }
+    Err(DriverError::NotFound { id: id.to_string() })
+}
+
+fn open_dir(path: &Path) -> io::Result<Option<OwnedFd>> {
+    use rustix::io::Errno;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Removes the disks whose names are like this.
@@ -111,7 +171,11 @@ pub(crate) fn remove(shared: &Shared, path: &Path) -> io::Result<()> {
     if shared.has_subvolumes() && btrfs::delete_subvolume(path).is_ok() {
         return Ok(());
     }
-    fs::remove_dir_all(path)
+    match fs::remove_dir_all(path) {
+        // Somebody else removed it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Removes what a snapshot left in the disk of a sandbox: it is in the snapshot.

@@ -1,9 +1,9 @@
 //! The driver itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,13 +25,14 @@ use woodfrog_types::{SandboxId, SnapshotId};
 
 use crate::ahead::Ahead;
 use crate::disk;
-use crate::egress::wanted;
+use crate::egress::{check_proxy, wanted};
 use crate::error::{StartError, step};
 use crate::instance::Instance;
 use crate::launch::Origin;
 use crate::launchers::Launchers;
 use crate::locks::Locks;
 use crate::note::Note;
+use crate::paging::{self, LazyPages};
 use crate::paths::{Paths, instance_id};
 use crate::slots::Slots;
 use crate::snapshots;
@@ -73,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) capabilities: Capabilities,
     /// What saves and restores memory, or why there is none.
     pub(crate) criu: std::result::Result<Criu, String>,
+    pub(crate) lazy_pages: LazyPages,
     running: Mutex<HashMap<SandboxId, Arc<Instance>>>,
 }
 
@@ -97,15 +99,21 @@ impl NativeDriver {
         })?;
         let notes = start::settled(notes, &paths.staging).await;
         start::snapshot_directories(&paths, &pool)?;
+        crate::paging::clear(&paths.notes, &notes).map_err(|source| StartError::Directory {
+            path: paths.notes.clone(),
+            source,
+        })?;
+        options.lazy_pages.set_up();
         let network = start::network(&options, &notes).await?;
         let slots = start::slots(&notes);
-        let running = start::running(notes);
+        let running = start::running(notes, &paths.notes);
         let shared = Shared {
             group: format!("woodfrog-{}", instance_id(&options.data_dir)),
             uid_base: options.uid_base,
             skeleton,
             capabilities: start::capabilities(&network, &pool, &criu),
             criu,
+            lazy_pages: options.lazy_pages,
             pool,
             cgroups,
             network,
@@ -122,6 +130,7 @@ impl NativeDriver {
             paths,
         };
         let shared = Arc::new(shared);
+        shared.tidy_all();
         Ahead::refill(&shared.namespaces);
         let watch = crate::reconcile::watch_network(Arc::downgrade(&shared));
         let network_watch = tokio::spawn(watch);
@@ -195,8 +204,17 @@ impl Shared {
         found.ok_or_else(|| DriverError::NotFound { id: id.to_string() })
     }
 
-    pub(crate) fn insert(&self, id: &SandboxId, instance: Instance) {
-        self.lock().insert(id.clone(), Arc::new(instance));
+    pub(crate) fn insert(self: &Arc<Self>, id: &SandboxId, instance: Instance) {
+        let instance = Arc::new(instance);
+        self.lock().insert(id.clone(), Arc::clone(&instance));
+        paging::tidy_later(self, id, &instance);
+    }
+
+    /// Goes on with what an earlier server has begun.
+    fn tidy_all(self: &Arc<Self>) {
+        for (id, instance) in &*self.lock() {
+            paging::tidy_later(self, id, instance);
+        }
     }
 
     pub(crate) fn cgroup(&self, id: &SandboxId) -> woodfrog_linux::cgroup::Group {
@@ -243,7 +261,10 @@ impl Shared {
     /// Waits for the end of its processes, and speaks of it no more.
     pub(crate) async fn dismiss(self: &Arc<Self>, id: &SandboxId) -> Result<()> {
         self.kill(id).await?;
-        self.lock().remove(id);
+        let gone = self.lock().remove(id);
+        if let Some(paging) = gone.as_ref().and_then(|gone| gone.note.paging.as_ref()) {
+            paging::forget(&self.paths.notes, paging);
+        }
         Ok(())
     }
 
@@ -303,7 +324,13 @@ impl Shared {
         }
         group.remove().map_err(|e| step("remove the cgroup", e))?;
         disk(self, id).map_err(|e| step("remove the files", e))?;
-        Note::remove(&self.paths.notes, id).map_err(|e| step("remove the note", e))
+        Note::remove(&self.paths.notes, id).map_err(|e| step("remove the note", e))?;
+        if let Ok(instance) = self.instance(id)
+            && let Some(paging) = &instance.note.paging
+        {
+            paging::forget(&self.paths.notes, paging);
+        }
+        Ok(())
     }
 }
 
@@ -384,7 +411,14 @@ impl Driver for NativeDriver {
         })
     }
 
+    async fn check_egress(&self, egress: &Egress) -> Result<()> {
+        let policy = wanted(egress)?.policy;
+        check_proxy(&self.shared.network, &policy).await
+    }
+
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()> {
+        // The note has one writer at a time.
+        let _held = self.shared.locks.lock(id).await;
         let instance = self.shared.instance(id)?;
         let policy = wanted(&egress)?.policy;
         let (notes, old) = (&self.shared.paths.notes, instance.note_now());
@@ -470,6 +504,24 @@ impl Driver for NativeDriver {
             return Err(DriverError::NotFound { id: id.to_string() });
         }
         Ok(upper)
+    }
+
+    async fn open_upper(&self, id: &SandboxId) -> Result<OwnedFd> {
+        let id = id.clone();
+        self.off(move |shared| disk::open_upper(shared, &id)).await
+    }
+
+    async fn layers_in_use(&self) -> Result<BTreeSet<String>> {
+        let mut layers = BTreeSet::new();
+        for (id, instance) in &*self.shared.lock() {
+            let made = instance.note.made.as_ref();
+            let made = made.ok_or_else(|| DriverError::Unsupported {
+                what: format!("telling the layers of the sandbox {id}"),
+                hint: "a server of before made it; delete it, or save it and bring it back".into(),
+            })?;
+            layers.extend(made.layers.iter().cloned());
+        }
+        Ok(layers)
     }
 
     async fn shutdown(&self) {

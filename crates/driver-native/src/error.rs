@@ -35,6 +35,9 @@ pub(crate) use woodfrog_driver_common::step;
 
 /// What the launcher said, as a driver error.
 pub(crate) fn from_failure(failure: Failure) -> DriverError {
+    if let Some(refusal) = crate::volumes::refusal(&failure) {
+        return refusal;
+    }
     let out_of = [
         rustix::io::Errno::NOSPC,
         rustix::io::Errno::NOMEM,

@@ -18,6 +18,12 @@ const LOWER_FIRST: u64 = 2;
 const DUMPABLE: u64 = 15;
 /// `utsns_entry`: the host name.
 const NODE_NAME: u64 = 1;
+/// `file_entry`: a `reg_file_entry`.
+const REGULAR_FILE: u64 = 3;
+/// `reg_file_entry`: its path.
+const FILE_NAME: u64 = 6;
+/// `reg_file_entry`: size, mode, build id and checksum.
+const FILE_FACTS: [u64; 4] = [8, 10, 11, 12];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Value {
@@ -52,6 +58,33 @@ pub(crate) fn set_hostname(memory: &Path, name: &str) -> io::Result<()> {
         for (field, value) in record {
             if *field == NODE_NAME {
                 *value = Value::Bytes(name.as_bytes().to_vec());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Lets files below these paths be others than they were: CRIU compares size, mode and build of
+/// each open file with what it found, and gives up where they differ.
+pub(crate) fn let_change(memory: &Path, paths: &[&str]) -> io::Result<()> {
+    let below = |name: &str| {
+        let rest = |path: &&str| name.strip_prefix(*path);
+        let inside = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        paths.iter().filter_map(rest).any(inside)
+    };
+    change(memory, "files.", &|record| {
+        for (field, value) in record {
+            let (REGULAR_FILE, Value::Bytes(bytes)) = (*field, value) else {
+                continue;
+            };
+            let mut file = decode(bytes).ok_or_else(unreadable)?;
+            let is_below = file.iter().any(|(field, value)| match value {
+                Value::Bytes(name) if *field == FILE_NAME => below(&String::from_utf8_lossy(name)),
+                _ => false,
+            });
+            if is_below {
+                file.retain(|(field, _)| !FILE_FACTS.contains(field));
+                *bytes = encode(&file);
             }
         }
         Ok(())
@@ -218,6 +251,32 @@ mod tests {
         assert_eq!(fs::read(&ids)?, moved);
         let named = image(&vec![(1, Value::Bytes(b"a-longer-name".to_vec()))]);
         assert_eq!(fs::read(&name)?, named);
+        Ok(())
+    }
+
+    #[test]
+    fn files_of_volumes_may_be_others_than_they_were() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let file = |name: &str, facts: &[u64]| {
+            let facts = facts.iter().map(|field| (*field, Value::Number(1)));
+            let name = (FILE_NAME, Value::Bytes(name.as_bytes().to_vec()));
+            let file: Message = std::iter::once(name).chain(facts).collect();
+            image(&vec![
+                (1, Value::Number(1)),
+                (3, Value::Bytes(encode(&file))),
+            ])
+        };
+        let path = dir.path().join("files.img");
+        for (name, kept) in [
+            ("/data/x", &[7][..]),
+            ("/data", &[7]),
+            ("/data2/x", &[7, 8, 10, 11, 11, 12]),
+            ("/x", &[7, 8, 10, 11, 11, 12]),
+        ] {
+            fs::write(&path, file(name, &[7, 8, 10, 11, 11, 12]))?;
+            let_change(dir.path(), &["/data", "/other"])?;
+            assert_eq!(fs::read(&path)?, file(name, kept), "{name}");
+        }
         Ok(())
     }
 

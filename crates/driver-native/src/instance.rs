@@ -1,6 +1,7 @@
 //! A running sandbox, as the driver holds it in memory.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use woodfrog_driver_common::ended::Ended;
@@ -9,6 +10,7 @@ use woodfrog_types::SandboxId;
 
 use crate::error::step;
 use crate::note::{Note, StoredEgress};
+use crate::paging::Arrival;
 use crate::socket::open_root;
 
 /// A running (or just ended) sandbox.
@@ -22,11 +24,13 @@ pub(crate) struct Instance {
     pub(crate) pidfd: Arc<OwnedFd>,
     /// Tells when its init has ended.
     ended: Ended,
+    /// Tells when its memory is in.
+    pub(crate) arrival: Arrival,
 }
 
 impl Instance {
     /// Takes hold of the sandbox that a note speaks of; `None` if its init is gone.
-    pub(crate) fn hold(note: Note) -> Result<Option<Self>, DriverError> {
+    pub(crate) fn hold(note: Note, notes: &Path) -> Result<Option<Self>, DriverError> {
         if !note.is_alive() {
             return Ok(None);
         }
@@ -41,20 +45,28 @@ impl Instance {
         };
         let watched = pidfd.try_clone().map_err(failed)?;
         let ended = Ended::watch(watched).map_err(failed)?;
+        let arrival = match &note.paging {
+            None => Arrival::done(),
+            Some(paging) => Arrival::watch(paging, notes).map_err(failed)?,
+        };
         Ok(Some(Self {
             egress: Mutex::new(note.egress.clone()),
             note,
             root: Arc::new(root),
             pidfd: Arc::new(pidfd),
             ended,
+            arrival,
         }))
     }
 
-    /// The note with the rules in force.
+    /// The note with the rules in force, and what is still to come.
     pub(crate) fn note_now(&self) -> Note {
         let mut note = self.note.clone();
         let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner);
         note.egress.clone_from(&egress);
+        if self.arrival.is_in() {
+            note.paging = None;
+        }
         note
     }
 

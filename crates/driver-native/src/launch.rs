@@ -30,6 +30,8 @@ use crate::error::step;
 use crate::instance::Instance;
 use crate::manifest::Manifest;
 use crate::note::{Made as NoteMade, Note};
+use crate::paging::Paging;
+use crate::volumes;
 
 /// Where a sandbox's files come from.
 pub(crate) enum Origin {
@@ -113,6 +115,7 @@ async fn make(
         launched.identity,
         &shared.skeleton,
         Vec::new(),
+        None,
     )?;
     clock.lap("launch");
     let state = instance.note.to_instance();
@@ -189,7 +192,7 @@ pub(crate) fn check(shared: &Shared, spec: &LaunchSpec) -> Result<()> {
     }
     match spec.layers.iter().find(|layer| !layer.is_dir()) {
         Some(_) => bad("layers", "a layer of the template is missing".into()),
-        None => Ok(()),
+        None => volumes::check(spec),
     }
 }
 
@@ -250,6 +253,7 @@ pub(crate) fn layers(skeleton: &Path, spec: &LaunchSpec) -> Result<Vec<String>> 
 /// What the launcher is told.
 fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result<Order> {
     let layers = layers(&shared.skeleton, spec)?;
+    let directories = volumes::directories(spec)?;
     // A quarter of the memory each, so that filling them cannot take all of it.
     let tmpfs = TmpfsSizes {
         run: (spec.resources.memory_bytes / 4).max(1 << 20),
@@ -277,6 +281,7 @@ fn order(shared: &Shared, spec: &LaunchSpec, slot: u32, group: &Group) -> Result
         listen: Some(format!("/{}", crate::socket::SOCKET)),
         masked: default_masked(),
         readonly: Vec::new(),
+        directories,
         oom_score_adj: Some(-900),
     })
 }
@@ -298,6 +303,7 @@ pub(crate) fn hold(
     init: Identity,
     skeleton: &Path,
     earlier: Vec<u32>,
+    paging: Option<Paging>,
 ) -> Result<Instance> {
     let mut note = Note::new(&spec.id, init, slot, &spec.egress);
     note.cpu_count = spec.resources.cpu_count;
@@ -309,10 +315,14 @@ pub(crate) fn hold(
         disk_bytes: spec.resources.disk_bytes,
         pids: spec.resources.pids,
         earlier,
+        volumes: (spec.volumes.iter())
+            .map(|volume| volume.volume.to_string())
+            .collect(),
     });
-    note.write(&shared.paths.notes)
-        .map_err(|e| step("write the note", e))?;
-    Instance::hold(note)?.ok_or_else(|| step("launch", "the sandbox ended at once"))
+    note.paging = paging;
+    let notes = &shared.paths.notes;
+    note.write(notes).map_err(|e| step("write the note", e))?;
+    Instance::hold(note, notes)?.ok_or_else(|| step("launch", "the sandbox ended at once"))
 }
 
 /// The last part of a path.

@@ -18,6 +18,7 @@ mod launchers;
 mod manifest;
 mod note;
 mod pages;
+mod paging;
 mod paths;
 mod reason;
 mod reconcile;
@@ -26,10 +27,14 @@ mod snapshots;
 mod socket;
 mod start;
 mod usage;
+mod volumes;
 
 use woodfrog_driver_common::{ahead, egress, locks, seed, slots};
 
 pub use driver::NativeDriver;
 pub use error::StartError;
+pub use paging::LazyPages;
 pub use paths::{Paths, instance_id};
 pub use start::NativeOptions;
+pub use woodfrog_driver_common::egress::EgressOptions;
+pub use woodfrog_driver_common::net::AUTHORITY;

@@ -10,6 +10,7 @@ use woodfrog_types::SnapshotId;
 use woodfrog_types::snapshot::SnapshotContent;
 
 use crate::paths::Paths;
+use crate::volumes::Mounted;
 
 /// The format of today's snapshots.
 const FORMAT: u32 = 1;
@@ -50,6 +51,9 @@ pub(crate) struct Manifest {
     /// connections may be from.
     pub(crate) slots: Vec<u32>,
     pub(crate) size: Size,
+    /// What it saw of volumes, whose files are not in here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<Mounted>,
     /// Everything in the folder of images.
     pub(crate) files: Vec<FileEntry>,
 }
@@ -117,6 +121,7 @@ impl Manifest {
             uid_base: 0,
             slots: Vec::new(),
             size: Size::default(),
+            volumes: Vec::new(),
             files: Vec::new(),
         }
     }

@@ -11,6 +11,7 @@ use woodfrog_sandbox::Egress;
 use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::InstanceState;
 
+use crate::paging::Paging;
 use crate::paths::boot_id;
 
 /// The only version there is.
@@ -31,6 +32,9 @@ pub(crate) struct Note {
     /// What a snapshot of it must tell; missing in notes of servers that took none.
     #[serde(default)]
     pub(crate) made: Option<Made>,
+    /// Its memory was still to come when this was written.
+    #[serde(default)]
+    pub(crate) paging: Option<Paging>,
 }
 
 /// What a sandbox was made from.
@@ -45,6 +49,9 @@ pub(crate) struct Made {
     pub(crate) pids: u32,
     /// Slots whose addresses it had in earlier lives.
     pub(crate) earlier: Vec<u32>,
+    /// Ids of its volumes.
+    #[serde(default)]
+    pub(crate) volumes: Vec<String>,
 }
 
 impl Note {
@@ -60,6 +67,7 @@ impl Note {
             memory_bytes: 0,
             egress: egress.into(),
             made: None,
+            paging: None,
         }
     }
 

@@ -14,12 +14,13 @@ use rustix::mount::{
 };
 use woodfrog_linux::cgroup::Group;
 use woodfrog_linux::criu::{
-    Images, NetworkMode, Notice, RestoreSpec as Order, SETUP_NAMESPACES, restore as criu_restore,
+    Criu, ExternalTree, Images, NetworkMode, Notice, PageDaemon, RestoreSpec as Order,
+    SETUP_NAMESPACES, restore as criu_restore, restore_lazily,
 };
 use woodfrog_linux::launcher::{Call, Event};
 use woodfrog_linux::netns;
 use woodfrog_linux::process::Identity;
-use woodfrog_sandbox::{Capability, DriverError, Launched, RestoreSpec, Result};
+use woodfrog_sandbox::{Capability, DriverError, Launched, Outbound, RestoreSpec, Result};
 use woodfrog_types::SandboxId;
 use woodfrog_types::snapshot::SnapshotContent;
 
@@ -31,7 +32,9 @@ use crate::error::step;
 use crate::images;
 use crate::launch::{self, Origin, uid_base};
 use crate::manifest::{MEMORY, Manifest};
+use crate::paging::Paging;
 use crate::snapshots;
+use crate::volumes;
 
 /// The overlay of the sandbox that just ended may hold its layer a little longer.
 const BUSY_TRIES: u32 = 100;
@@ -113,7 +116,12 @@ async fn wake(shared: &Arc<Shared>, spec: RestoreSpec, manifest: Manifest) -> Re
         None => shared.slots.take(&id),
     };
     let slot = slot.ok_or_else(launch::no_slot)?;
+    let limit = spec.launch.resources.memory_bytes;
     let waking = Waking {
+        later: match shared.lazy_pages.applies(manifest.size.memory, limit) {
+            true => Later::Most,
+            false => Later::Nothing,
+        },
         shared: Arc::clone(shared),
         skeleton: shared.paths.skeletons.join(&manifest.skeleton),
         spec,
@@ -131,8 +139,16 @@ async fn wake(shared: &Arc<Shared>, spec: RestoreSpec, manifest: Manifest) -> Re
     woken
 }
 
+/// What of a sandbox's memory comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Later {
+    Nothing,
+    Most,
+}
+
 /// A sandbox that is on its way back.
 struct Waking {
+    later: Later,
     shared: Arc<Shared>,
     spec: RestoreSpec,
     manifest: Manifest,
@@ -154,13 +170,15 @@ impl Waking {
         mapped?;
         clock.lap("prepare");
         let root = self.overlay(&launcher, base).await?;
+        let volumes = self.volumes(&launcher, base).await?;
         clock.lap("overlay");
         let this = Arc::clone(self);
         let runtime = tokio::runtime::Handle::current();
         let attach = move |netns: OwnedFd| this.attach(&runtime, netns, network);
         let this = Arc::clone(self);
-        let (init, laps) = blocking(move || this.restore(&group, &root, attach)).await?;
-        clock.laps.extend(laps);
+        let restored = blocking(move || this.restore(&group, &root, &volumes, attach)).await?;
+        let (init, daemon) = (restored.init, restored.daemon);
+        clock.laps.extend(restored.laps);
         clock.lap("restore");
         let launch = &self.spec.launch;
         let instance = launch::hold(
@@ -170,11 +188,15 @@ impl Waking {
             init,
             &self.skeleton,
             self.earlier(),
+            restored.paging,
         )?;
+        // From here on it is watched by who holds the instance.
+        drop(daemon.map(PageDaemon::release));
         let state = instance.note.to_instance();
         self.shared.insert(&launch.id, instance);
         let dir = self.shared.paths.sandbox(&launch.id);
-        // The images are in the snapshot; here they are in the way.
+        // The images are in the snapshot; here they are in the way. Who brings memory later has
+        // them open.
         drop(tokio::task::spawn_blocking(move || {
             disk::remove_images(&dir)
         }));
@@ -198,6 +220,12 @@ impl Waking {
         let launch = &self.spec.launch;
         let claim = disk::claim(&self.shared, launch, &self.spec.snapshot, &self.manifest);
         let claim = claim.map_err(launch::disk_error)?;
+        if self.later == Later::Most {
+            // The images stay for a while, beside what it may write.
+            let bytes = launch.resources.disk_bytes;
+            let bytes = bytes.saturating_add(self.manifest.size.memory);
+            disk::limit(&self.shared, &launch.id, bytes).map_err(launch::disk_error)?;
+        }
         let memory = self.memory();
         self.images(&memory, base)
             .map_err(|e| step("prepare the images", e))?;
@@ -221,6 +249,12 @@ impl Waking {
         }
         if self.spec.launch.hostname != self.manifest.hostname {
             images::set_hostname(memory, &self.spec.launch.hostname)?;
+        }
+        let volumes = &self.manifest.volumes;
+        if !volumes.is_empty() {
+            // Others may have written there meanwhile.
+            let paths: Vec<&str> = volumes.iter().map(|one| one.path.as_str()).collect();
+            images::let_change(memory, &paths)?;
         }
         Ok(())
     }
@@ -251,6 +285,31 @@ impl Waking {
         Err(step("overlay", "its layer stays in use"))
     }
 
+    /// Its volumes, in the order of the manifest.
+    async fn volumes(
+        &self,
+        launcher: &crate::launcher::Launcher,
+        uid_base: u32,
+    ) -> Result<Vec<ExternalTree>> {
+        let given = volumes::given_back(&self.spec.launch, &self.spec.snapshot, &self.manifest)?;
+        let mut trees = Vec::with_capacity(given.len());
+        for (place, volume) in given {
+            let call = Call::MapDirectory {
+                source: launch::text(&volume.source)?,
+                uid_base,
+            };
+            match launcher.call(call, &[]).await? {
+                (Event::Directory, mut fds) => {
+                    let tree = fds.pop().ok_or_else(|| step("volume", "no mount came"))?;
+                    let name = place.name.clone();
+                    trees.push(ExternalTree { name, tree });
+                }
+                (other, _) => return Err(step("launcher", format!("unexpected {other:?}"))),
+            }
+        }
+        Ok(trees)
+    }
+
     /// Before its processes come back: the link, its rules, and the address that it had.
     fn attach(
         &self,
@@ -274,8 +333,9 @@ impl Waking {
         &self,
         group: &Group,
         root: &OwnedFd,
+        volumes: &[ExternalTree],
         attach: impl FnOnce(OwnedFd) -> io::Result<()>,
-    ) -> Result<(Identity, Vec<(&'static str, Duration)>)> {
+    ) -> Result<Restored> {
         let criu = self
             .shared
             .criu
@@ -296,12 +356,14 @@ impl Waking {
             network: NetworkMode::Owned,
             images: &images,
             external: &[],
+            trees: volumes,
             group: Some(group),
             timeout: self.spec.timeout,
         };
         let mut clock = Clock::start();
         let mut attach = Some(attach);
-        let restored = criu_restore(criu, &order, &mut |notice: &Notice| {
+        let (outcome, pages) = self.pages(criu, &order);
+        let mut notify = |notice: &Notice| {
             if notice.name == SETUP_NAMESPACES {
                 clock.lap("namespaces");
                 if let Some(attach) = attach.take() {
@@ -310,17 +372,78 @@ impl Waking {
                 clock.lap("network");
             }
             Ok(())
+        };
+        let restored = match &pages {
+            None => criu_restore(criu, &order, &mut notify),
+            Some(daemon) => restore_lazily(criu, &order, daemon, &mut notify),
+        };
+        clock.lap(match &pages {
+            None => "memory",
+            Some(_) => "memory_later",
         });
-        clock.lap("memory");
+        let mut daemon = pages;
         let init = restored.map_err(|e| self.not_restored(&e))?;
-        let identity = Identity::read(init).map_err(|e| step("identity", e))?;
-        Ok((identity, clock.laps))
+        let init = Identity::read(init).map_err(|e| step("identity", e))?;
+        self.connections(init)?;
+        clock.lap("connections");
+        let paging = daemon.as_mut().zip(outcome);
+        Ok(Restored {
+            init,
+            paging: paging.map(|(daemon, outcome)| Paging::new(daemon, outcome)),
+            daemon,
+            laps: clock.laps,
+        })
+    }
+
+    /// What brings the memory later, if it is to come later and that can be had.
+    fn pages(&self, criu: &Criu, order: &Order<'_>) -> (Option<String>, Option<PageDaemon>) {
+        if self.later == Later::Nothing {
+            return (None, None);
+        }
+        let outcome = Paging::file(&self.spec.launch.id);
+        let path = self.shared.paths.notes.join(&outcome);
+        match PageDaemon::start(criu, order.images, &path, order.timeout) {
+            Ok(daemon) => (Some(outcome), Some(daemon)),
+            Err(error) => {
+                tracing::warn!(%error, "memory cannot come later; it is waited for");
+                (None, None)
+            }
+        }
+    }
+
+    /// A copy talks as somebody else, with another address nobody answers, and who slept for long
+    /// was forgotten.
+    fn connections(&self, init: Identity) -> Result<()> {
+        let copy = self.spec.launch.id.as_str() != self.manifest.source;
+        let moved = self.manifest.slots.first() != Some(&self.slot);
+        if self.spec.outbound == Outbound::Keep && !copy && !moved {
+            return Ok(());
+        }
+        let netns = netns::of_process(init.pid).map_err(|e| step("network namespace", e))?;
+        match self.shared.network.end_outbound(netns.as_fd()) {
+            Ok(0) => {}
+            Ok(ended) => tracing::debug!(id = %self.spec.launch.id, ended, "connections of before"),
+            // They hang until they time out, as they would without this.
+            Err(error) => {
+                tracing::warn!(id = %self.spec.launch.id, %error, "connections of before are left")
+            }
+        }
+        Ok(())
     }
 
     fn not_restored(&self, error: &woodfrog_linux::criu::RpcError) -> DriverError {
         tracing::error!(id = %self.spec.launch.id, snapshot = %self.spec.snapshot, %error, "no restore");
         step("restore the memory", error.to_string())
     }
+}
+
+/// What came back.
+struct Restored {
+    init: Identity,
+    /// What brings the rest of its memory.
+    daemon: Option<PageDaemon>,
+    paging: Option<Paging>,
+    laps: Vec<(&'static str, Duration)>,
 }
 
 /// Where CRIU finds the root file system; nothing of it stays.

@@ -71,10 +71,14 @@ pub(crate) fn reconcile(shared: &Shared) -> Result<Vec<SnapshotId>> {
     Ok(complete)
 }
 
-/// Removes what an earlier server was writing.
+/// Removes what an earlier server was writing. What was given up just now may be on its way out by
+/// itself.
 pub(crate) fn clear_staging(staging: &Path) -> io::Result<()> {
     for entry in read_dir(staging)? {
-        fs::remove_dir_all(entry.path())?;
+        match fs::remove_dir_all(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }
@@ -180,6 +184,7 @@ pub(crate) fn import_finish(shared: &Shared, snapshot: &SnapshotId) -> Result<()
     if manifest.id != snapshot.as_str() {
         return Err(unusable(format!("it is {} in truth", manifest.id)));
     }
+    disk::note_import(&dir).map_err(|e| step("note where a snapshot comes from", e))?;
     let complete = btrfs::snapshot_read_only(&dir, &shared.paths.snapshot(snapshot));
     complete.map_err(|e| step("complete the snapshot", e))?;
     disk::remove(shared, &dir).map_err(|e| step("remove the folder of a snapshot", e))

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use woodfrog_driver_common::egress::EgressOptions;
 use woodfrog_driver_common::net;
 use woodfrog_linux::btrfs;
 use woodfrog_linux::cgroup::Hierarchies;
@@ -19,6 +20,7 @@ use crate::error::StartError;
 use crate::instance::Instance;
 use crate::launchers::Launchers;
 use crate::note::Note;
+use crate::paging::LazyPages;
 use crate::paths::{Paths, instance_id};
 use crate::slots::Slots;
 
@@ -37,9 +39,13 @@ pub struct NativeOptions {
     pub cidr: Option<String>,
     /// Private blocks that sandboxes may reach.
     pub allow_private: Vec<String>,
+    /// The ways out of sandboxes.
+    pub egress: EgressOptions,
     /// Trade slightly dearer forks on the whole machine for creates that do not wait for an RCU
     /// grace period when they join their cgroups (version 1 only).
     pub favor_moves: bool,
+    /// Whether big sandboxes go on before their memory is in.
+    pub lazy_pages: LazyPages,
 }
 
 /// The last slot that has addresses.
@@ -86,6 +92,8 @@ pub(crate) async fn network(
         dir: &options.data_dir,
         cidr: options.cidr.as_deref(),
         allow_private: &options.allow_private,
+        data_dir: &options.data_dir,
+        egress: &options.egress,
     };
     let running = notes.iter().map(|note| (note.slot, &note.egress));
     Ok(net::set_up(asked, running).await?)
@@ -163,10 +171,10 @@ fn is_traced(init: u32) -> bool {
 }
 
 /// What runs already, by the notes of an earlier server process.
-pub(crate) fn running(notes: Vec<Note>) -> HashMap<SandboxId, Instance> {
+pub(crate) fn running(notes: Vec<Note>, dir: &Path) -> HashMap<SandboxId, Instance> {
     let held = notes
         .into_iter()
-        .filter_map(|note| match Instance::hold(note) {
+        .filter_map(|note| match Instance::hold(note, dir) {
             Ok(instance) => instance,
             Err(error) => {
                 tracing::warn!(%error, "a running sandbox cannot be taken over");

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Trial};
-use woodfrog_driver_native::{NativeDriver, NativeOptions, instance_id};
+use woodfrog_driver_native::{LazyPages, NativeDriver, NativeOptions, instance_id};
 use woodfrog_linux::cgroup::Hierarchies;
 use woodfrog_linux::process::Identity;
 use woodfrog_sandbox::conformance::{Fixture, cases, guest};
 use woodfrog_sandbox::{
-    CheckpointSpec, Driver, DriverError, Egress, LaunchSpec, RestoreSpec, SnapshotHealth, Then,
+    CheckpointSpec, Driver, DriverError, Egress, LaunchSpec, Outbound, RestoreSpec, SnapshotHealth,
+    Then,
 };
 use woodfrog_types::sandbox::{InstanceState, Resources};
 use woodfrog_types::snapshot::SnapshotContent;
@@ -177,6 +178,7 @@ fn spec(machine: &Machine) -> LaunchSpec {
         resources: Resources::default(),
         egress: Egress::default(),
         security: SecurityOptions::default(),
+        volumes: Vec::new(),
     }
 }
 
@@ -279,6 +281,7 @@ async fn shares_what_did_not_change(machine: &Machine) {
         let wanted = RestoreSpec {
             launch: spec.clone(),
             snapshot,
+            outbound: Outbound::Keep,
             content: SnapshotContent::Memory,
             timeout: Duration::from_secs(30),
         };
@@ -329,6 +332,7 @@ async fn gives_up_in_time(machine: &Machine) {
         let wanted = RestoreSpec {
             launch: spec.clone(),
             snapshot: snapshot.clone(),
+            outbound: Outbound::Keep,
             content: SnapshotContent::Memory,
             timeout: Duration::from_millis(millis),
         };
@@ -517,10 +521,12 @@ async fn serve_once(restore: bool, mut args: std::env::ArgsOs) {
             resources: Resources::default(),
             egress: Egress::default(),
             security: SecurityOptions::default(),
+            volumes: Vec::new(),
         };
         let wanted = RestoreSpec {
             launch,
             snapshot,
+            outbound: Outbound::Keep,
             content,
             timeout,
         };
@@ -548,7 +554,9 @@ fn options(data_dir: PathBuf, guest: &'static [u8]) -> NativeOptions {
         pool_size: Some(2 << 30),
         cidr: None,
         allow_private: Vec::new(),
+        egress: woodfrog_driver_native::EgressOptions::default(),
         favor_moves: false,
+        lazy_pages: LazyPages::IfAllowed,
     }
 }
 

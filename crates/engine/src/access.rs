@@ -7,6 +7,7 @@ use woodfrog_guest_client::GuestClient;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::{SandboxId, WorkspaceId};
 
+use crate::life::Life;
 use crate::sandbox::gate::{Attached, Gate, Lease};
 
 /// What the gateway must know to let a request in.
@@ -55,7 +56,7 @@ impl Reach {
 #[derive(Clone)]
 pub struct GuestLease {
     client: GuestClient,
-    ended: CancellationToken,
+    life: Arc<Life>,
     /// `None` where nobody counts uses.
     gate: Option<Arc<Gate>>,
     /// `None` for a quiet one.
@@ -65,9 +66,14 @@ pub struct GuestLease {
 impl GuestLease {
     /// Wraps a client of a running sandbox whose use nobody counts.
     pub fn new(client: GuestClient, ended: CancellationToken) -> Self {
+        Self::living(client, Arc::new(Life::until(ended)))
+    }
+
+    /// As [`GuestLease::new`], for processes that may begin anew.
+    pub fn living(client: GuestClient, life: Arc<Life>) -> Self {
         Self {
             client,
-            ended,
+            life,
             gate: None,
             lease: None,
         }
@@ -76,7 +82,7 @@ impl GuestLease {
     pub(crate) fn counted(client: GuestClient, lease: Lease) -> Self {
         Self {
             client,
-            ended: lease.ended.clone(),
+            life: Arc::clone(&lease.life),
             gate: Some(Arc::clone(&lease.gate)),
             lease: Some(Arc::new(lease)),
         }
@@ -85,7 +91,13 @@ impl GuestLease {
     /// Resolves once the sandbox is ending, or is paused through a face whose clients expect their
     /// streams to end: what streams from it stops without a final frame.
     pub async fn ended(&self) {
-        self.ended.cancelled().await;
+        self.life.over().await;
+    }
+
+    /// Why the processes that were there when this was given are gone, though the sandbox runs on;
+    /// `None` if they may still be there. Known once [`GuestLease::ended`] resolves.
+    pub fn began_anew(&self) -> Option<&'static str> {
+        self.life.anew()
     }
 
     /// The same guest for a stream on which nothing need move: held so, it does not keep the

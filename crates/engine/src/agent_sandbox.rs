@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use woodfrog_types::key::Principal;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::OnTimeout;
+use woodfrog_types::sleep::SleepChanges;
 use woodfrog_types::{Code, Fault, SandboxId, WorkspaceId};
 
 use crate::engine::Engine;
@@ -117,11 +118,12 @@ impl Engine {
             timeout: None,
             on_timeout: OnTimeout::Kill,
             auto_resume: true,
-            sleep: None,
+            sleep: SleepChanges::default(),
             metadata: BTreeMap::from([("woodfrog.agent".to_owned(), "default".to_owned())]),
             env: BTreeMap::new(),
             network: NetworkSpec::default(),
             secure: true,
+            volumes: Vec::new(),
             resources: None,
             idempotency_key: Some(format!("agent-default-{number}")),
         };

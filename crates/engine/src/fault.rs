@@ -15,6 +15,10 @@ pub(crate) fn store(error: StoreError) -> Fault {
             Code::Transitioning,
             format!("{what} was changed at the same time; try again"),
         ),
+        StoreError::Fenced { what } => Fault::new(
+            Code::Transitioning,
+            format!("{what} was taken over by another server; try again"),
+        ),
         StoreError::NotFound { what } => Fault::new(Code::NotFound, format!("{what} not found")),
         error @ StoreError::Unavailable(_) => {
             Fault::new(Code::Unavailable, "the store is out of reach").because(error)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use woodfrog_types::Timestamp;
 use woodfrog_types::template::BuiltImage;
 
 /// A failed call of an image source.
@@ -57,6 +58,16 @@ pub struct CopyRequest {
     pub workdir: Option<String>,
 }
 
+/// A layer on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerOnDisk {
+    pub name: String,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// When it was made here; the epoch if nobody knows.
+    pub made_at: Timestamp,
+}
+
 /// Makes and finds layers. Layers are named by digest and never change.
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
@@ -76,6 +87,35 @@ pub trait Images: Send + Sync + 'static {
     /// Moves what a stopped build sandbox wrote into the store; returns the layer's digest.
     async fn commit(&self, upper: &Path) -> Result<String, ImageError>;
 
+    /// Takes over a folder as the layer of this digest, which came from another server; the folder
+    /// is gone afterwards.
+    async fn adopt(&self, folder: &Path, layer: &str) -> Result<(), ImageError> {
+        let text = format!("{layer} in {} cannot be taken over", folder.display());
+        Err(ImageError::Rejected(text))
+    }
+
     /// Makes the layer of a COPY step.
     async fn copy(&self, request: CopyRequest) -> Result<String, ImageError>;
+
+    /// All layers on this machine. That is no use of them.
+    async fn list(&self) -> Result<Vec<LayerOnDisk>, ImageError> {
+        Ok(Vec::new())
+    }
+
+    /// The present moment in the order of uses: layers that are found, given out or made from now
+    /// on are used at this moment or later.
+    fn moment(&self) -> u64 {
+        0
+    }
+
+    /// Begins a new moment: what was used until now was used before it.
+    fn next_moment(&self) -> u64 {
+        0
+    }
+
+    /// Removes a layer, at once as others see it, unless it was used at the moment `since` or later;
+    /// says whether it did. One that is not there is not removed.
+    async fn remove_unused(&self, _layer: &str, _since: u64) -> Result<bool, ImageError> {
+        Ok(false)
+    }
 }

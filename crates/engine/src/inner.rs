@@ -9,23 +9,32 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use woodfrog_core::admission::{self, Caps, Present};
+use woodfrog_core::admission::{self, Caps, Present, Quota, Used};
 use woodfrog_core::token::ServerSecret;
 use woodfrog_sandbox::Driver;
 use woodfrog_store::Store;
 use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
 
 use crate::agent_sandbox::Turns;
+use crate::audit::Audit;
 use crate::fault;
+use crate::grants::Grants;
 use crate::images::Images;
-use crate::keys::KeyCache;
+use crate::layers::LayerUses;
+use crate::lease::moving::Moves;
 use crate::ports::Options;
+use crate::rates::Rates;
+use crate::sandbox::attic::Attic;
 use crate::sandbox::deadline::Alarm;
 use crate::sandbox::gate::Gates;
 use crate::sandbox::live::Live;
 use crate::sandbox::shelf::Pins;
+use crate::sandbox::spares::Spares;
 use crate::sandbox::warm::Warm;
 use crate::template::Builds;
+use crate::transition::Observed;
+use crate::volumes::VolumePins;
+use crate::workspaces::removal::Removals;
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
@@ -36,11 +45,24 @@ pub(crate) struct Inner {
     pub(crate) started_at: Timestamp,
     pub(crate) registry: Registry,
     pub(crate) alarm: Alarm,
-    pub(crate) keys: KeyCache,
+    pub(crate) grants: Grants,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) rates: Rates,
+    pub(crate) removals: Removals,
     pub(crate) builds: Builds,
     pub(crate) pins: Pins,
+    pub(crate) volume_pins: VolumePins,
+    pub(crate) attic: Attic,
+    pub(crate) observed: Observed,
     pub(crate) warm: Warm,
+    pub(crate) spares: Spares,
     pub(crate) agent_turns: Turns,
+    pub(crate) moves: Moves,
+    pub(crate) layer_uses: LayerUses,
+    /// Held while layers are removed that nothing needs.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
+    /// Held while a layer comes from the archive.
+    pub(crate) fetching: tokio::sync::Mutex<()>,
     /// Callers that wait for a place.
     pub(crate) waiting: AtomicUsize,
     pub(crate) tasks: TaskTracker,
@@ -68,7 +90,7 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct Counts {
-    by_workspace: Mutex<HashMap<WorkspaceId, usize>>,
+    by_workspace: Mutex<HashMap<WorkspaceId, Used>>,
     /// A place became free.
     freed: Notify,
 }
@@ -106,17 +128,26 @@ impl Registry {
     }
 
     /// Takes a place for a new sandbox; it is free again when the place is dropped.
-    pub(crate) fn reserve(&self, workspace: &WorkspaceId, caps: Caps) -> Result<Place, Fault> {
+    pub(crate) fn reserve(
+        &self,
+        workspace: &WorkspaceId,
+        wanted: Used,
+        caps: Caps,
+        quota: Quota,
+    ) -> Result<Place, Fault> {
         let mut counts = self.counts.lock();
+        let used = counts.get(workspace).copied().unwrap_or_default();
         let present = Present {
-            server: counts.values().sum(),
-            workspace: counts.get(workspace).copied().unwrap_or(0),
+            server: counts.values().map(|used| used.sandboxes).sum(),
+            workspace: used.sandboxes,
         };
         admission::admit(present, caps)?;
-        *counts.entry(workspace.clone()).or_insert(0) += 1;
+        admission::within(used, wanted, quota)?;
+        counts.insert(workspace.clone(), used.plus(wanted));
         Ok(Place {
             counts: Arc::clone(&self.counts),
             workspace: workspace.clone(),
+            holds: wanted,
         })
     }
 
@@ -127,7 +158,7 @@ impl Registry {
 }
 
 impl Counts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceId, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Used>> {
         let counts = self.by_workspace.lock();
         counts.unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,14 +168,15 @@ impl Counts {
 pub(crate) struct Place {
     counts: Arc<Counts>,
     workspace: WorkspaceId,
+    holds: Used,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.counts.lock();
-        if let Some(count) = counts.get_mut(&self.workspace) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(used) = counts.get_mut(&self.workspace) {
+            *used = used.minus(self.holds);
+            if used.sandboxes == 0 {
                 counts.remove(&self.workspace);
             }
         }

@@ -1,128 +1,69 @@
-//! API keys: who is asking.
+//! API keys: making, turning over and ending them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod authenticate;
+
 use std::time::Duration;
 
-use tokio::time::Instant;
+use woodfrog_core::access::{self, Action};
 use woodfrog_core::key as text;
-use woodfrog_types::key::{ApiKey, Principal, Scope};
+use woodfrog_types::key::{ApiKey, KeyReach, PreviousSecret, Principal, Scope};
+use woodfrog_types::workspace::{Role, Workspace};
 use woodfrog_types::{Code, Fault, KeyId, Timestamp, WorkspaceId};
 
+pub use authenticate::{Identity, TokenVerifier};
+pub(crate) use authenticate::{not_found, operator};
+
 use crate::engine::Engine;
-use crate::ports::KeyPolicy;
+use crate::fault;
 use crate::request::NewKey;
 use crate::view::CreatedKey;
-use crate::{fault, tasks};
 
-/// How long a key that was found is not looked up again.
-const CACHE_TTL: Duration = Duration::from_secs(30);
-/// Keys that are remembered.
-const CACHE_MAX: usize = 1024;
-/// The resolution of a key's last use.
-const MINUTE_MS: i64 = 60_000;
 /// Bytes of a key's name.
 const NAME_BYTES_MAX: usize = 256;
-
-#[derive(Clone)]
-struct Cached {
-    key: Arc<ApiKey>,
-    until: Instant,
-    /// The minute of the last recorded use.
-    used: i64,
-}
-
-/// Keys that were used lately, by digest.
-#[derive(Default)]
-pub(crate) struct KeyCache(Mutex<HashMap<[u8; 32], Cached>>);
-
-impl KeyCache {
-    fn get(&self, digest: &[u8; 32]) -> Option<Cached> {
-        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache
-            .get(digest)
-            .filter(|cached| cached.until > Instant::now())
-            .cloned()
-    }
-
-    fn put(&self, cached: Cached) {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= CACHE_MAX {
-            cache.clear();
-        }
-        cache.insert(cached.key.digest, cached);
-    }
-
-    fn clear(&self) {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.clear();
-    }
-}
+/// How long the secret before a rotation may be taken.
+pub const GRACE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 
 impl Engine {
-    /// Who presents this key. `Unauthenticated` if it is malformed, unknown, revoked or expired.
-    pub async fn authenticate(&self, secret: &str) -> Result<Principal, Fault> {
-        if self.inner.options.keys == KeyPolicy::AcceptAny {
-            return Ok(Principal {
-                workspace: WorkspaceId::default_workspace(),
-                key: None,
-                scope: Scope::Admin,
-            });
-        }
-        let digits = text::parse(secret)
-            .map_err(|error| Fault::new(Code::Unauthenticated, error.to_string()))?;
-        let digest = text::digest(digits);
-        let now = Timestamp::now();
-        let cached = match self.inner.keys.get(&digest) {
-            Some(cached) => cached,
-            None => self.look_up(&digest).await?,
-        };
-        if cached.key.expires_at.is_some_and(|at| at <= now) {
-            return Err(unknown());
-        }
-        self.used(cached.clone(), now);
-        Ok(Principal {
-            workspace: cached.key.workspace.clone(),
-            key: Some(cached.key.id.clone()),
-            scope: cached.key.scope,
-        })
-    }
-
-    async fn look_up(&self, digest: &[u8; 32]) -> Result<Cached, Fault> {
-        let key = self.inner.store.key_by_digest(digest).await;
-        let key = key.map_err(fault::store)?.ok_or_else(unknown)?;
-        let cached = Cached {
-            used: key.last_used_at.map_or(i64::MIN, minute),
-            key: Arc::new(key),
-            until: Instant::now() + CACHE_TTL,
-        };
-        self.inner.keys.put(cached.clone());
-        Ok(cached)
-    }
-
-    /// Records the use, once a minute, beside the request.
-    fn used(&self, mut cached: Cached, now: Timestamp) {
-        if cached.used >= minute(now) {
-            return;
-        }
-        cached.used = minute(now);
-        let id = cached.key.id.clone();
-        self.inner.keys.put(cached);
-        let store = Arc::clone(&self.inner.store);
-        tasks::spawn(&self.inner.tasks, "key use", async move {
-            if let Err(error) = store.key_touch(&id, now).await {
-                tracing::warn!(key = %id, %error, "the use of a key could not be recorded");
-            }
-        });
-    }
-
-    /// Makes a key. Needs admin scope. The secret is in the answer and nowhere else.
+    /// Makes a key. The secret is in the answer and nowhere else. Admins make keys for their
+    /// workspace that are no more than they are themselves, for themselves or for nobody in
+    /// particular; what goes beyond needs admin scope.
     pub async fn key_create(
         &self,
         principal: &Principal,
         request: NewKey,
     ) -> Result<CreatedKey, Fault> {
-        need_admin(principal)?;
+        access::check(principal.role, Action::KeyCreate)?;
+        let operator = principal.scope == Scope::Admin;
+        if request.scope == Scope::Admin {
+            need_admin(principal)?;
+        }
+        if request.workspace != principal.workspace && !operator {
+            return Err(not_found());
+        }
+        let role = role_of(&request);
+        if role > principal.role {
+            let text = "Unauthorized: a key cannot be more than who makes it";
+            return Err(Fault::new(Code::PermissionDenied, text));
+        }
+        if let Some(user) = &request.user {
+            if !operator && *user != principal.user {
+                let text = "Unauthorized: a key acts for who makes it, or for nobody";
+                return Err(Fault::new(Code::PermissionDenied, text));
+            }
+            let there = self.inner.store.member_fetch(&request.workspace, user);
+            let there = there.await.map_err(fault::store)?;
+            if there.is_none() && request.scope == Scope::Workspace {
+                let text = "User is not a member of this workspace";
+                return Err(Fault::invalid("user", text));
+            }
+        }
+        if request.reach == KeyReach::User && request.user.is_none() {
+            let text = "a key for all workspaces of a user names the user";
+            return Err(Fault::invalid("user", text));
+        }
+        if operator {
+            self.adopt(&request.workspace).await?;
+        }
         self.insert_key(request).await
     }
 
@@ -133,16 +74,19 @@ impl Engine {
                 format!("a key's name has 1 to {NAME_BYTES_MAX} bytes"),
             ));
         }
-        let mut random = [0; text::SECRET_BYTES];
-        getrandom::fill(&mut random).map_err(|error| Fault::internal(error.to_string()))?;
-        let secret_hex = hex::encode(random);
+        let role = role_of(&request);
+        let secret_hex = secret()?;
         let key = ApiKey {
             id: KeyId::generate(),
             workspace: request.workspace,
             name: request.name,
             scope: request.scope,
+            user: request.user,
+            role,
+            reach: request.reach,
             hint: text::hint(&secret_hex),
             digest: text::digest(&secret_hex),
+            previous: None,
             created_at: Timestamp::now(),
             expires_at: request.expires_at,
             last_used_at: None,
@@ -155,26 +99,82 @@ impl Engine {
         Ok(CreatedKey { key, secret_hex })
     }
 
-    /// All keys, without their secrets. Needs admin scope.
+    /// The keys of the caller's workspace, without their secrets; with admin scope, all.
     pub async fn key_list(&self, principal: &Principal) -> Result<Vec<ApiKey>, Fault> {
-        need_admin(principal)?;
-        self.inner.store.key_list(None).await.map_err(fault::store)
+        access::check(principal.role, Action::KeyRead)?;
+        let of = match principal.scope {
+            Scope::Admin => None,
+            Scope::Workspace => Some(&principal.workspace),
+        };
+        self.inner.store.key_list(of).await.map_err(fault::store)
     }
 
-    /// Makes a key worthless at once. Needs admin scope.
-    pub async fn key_revoke(&self, principal: &Principal, id: &KeyId) -> Result<(), Fault> {
-        need_admin(principal)?;
-        let removed = self
-            .inner
-            .store
-            .key_remove(id)
-            .await
-            .map_err(fault::store)?;
-        self.inner.keys.clear();
-        if removed {
-            return Ok(());
+    /// Gives a key a new secret. The one before is taken for as long as `grace`.
+    pub async fn key_rotate(
+        &self,
+        principal: &Principal,
+        id: &KeyId,
+        grace: Duration,
+    ) -> Result<CreatedKey, Fault> {
+        access::check(principal.role, Action::KeyRotate)?;
+        if grace > GRACE_MAX {
+            let days = GRACE_MAX.as_secs() / (24 * 3600);
+            return Err(Fault::invalid("grace", format!("at most {days} days")));
         }
-        Err(Fault::new(Code::KeyNotFound, format!("no key `{id}`")))
+        let key = self.key(principal, id).await?;
+        // Whoever sees the secret can be whom it acts for.
+        let other = key
+            .user
+            .as_ref()
+            .is_some_and(|user| *user != principal.user);
+        if other && principal.scope != Scope::Admin {
+            let text = "Unauthorized: the key acts for somebody else";
+            return Err(Fault::new(Code::PermissionDenied, text));
+        }
+        let secret_hex = secret()?;
+        let previous = PreviousSecret {
+            digest: key.digest,
+            until: Timestamp::now().plus(grace),
+        };
+        let key = ApiKey {
+            hint: text::hint(&secret_hex),
+            digest: text::digest(&secret_hex),
+            previous: Some(previous),
+            ..key
+        };
+        let updated = self.inner.store.key_update(&key).await;
+        updated.map_err(fault::store)?;
+        self.inner.grants.forget();
+        Ok(CreatedKey { key, secret_hex })
+    }
+
+    /// Makes a key worthless at once; streams that were opened with it end.
+    pub async fn key_revoke(&self, principal: &Principal, id: &KeyId) -> Result<(), Fault> {
+        access::check(principal.role, Action::KeyRevoke)?;
+        self.key(principal, id).await?;
+        let removed = self.inner.store.key_remove(id).await;
+        self.inner.grants.forget();
+        match removed.map_err(fault::store)? {
+            true => Ok(()),
+            false => Err(no_key(id)),
+        }
+    }
+
+    /// A key that the caller may deal with: of their workspace, and no more than they are.
+    async fn key(&self, principal: &Principal, id: &KeyId) -> Result<ApiKey, Fault> {
+        let key = self.inner.store.key_fetch(id).await;
+        let key = key.map_err(fault::store)?.ok_or_else(|| no_key(id))?;
+        if principal.scope == Scope::Admin {
+            return Ok(key);
+        }
+        if key.workspace != principal.workspace || key.scope == Scope::Admin {
+            return Err(no_key(id));
+        }
+        if key.role > principal.role {
+            let text = "Unauthorized: the key is more than you are";
+            return Err(Fault::new(Code::PermissionDenied, text));
+        }
+        Ok(key)
     }
 
     /// The first admin key of an empty server; `None` if there is one already. The caller keeps
@@ -190,20 +190,67 @@ impl Engine {
             return Ok(None);
         }
         let request = NewKey {
-            name: "admin".to_owned(),
-            workspace: WorkspaceId::default_workspace(),
             scope: Scope::Admin,
-            expires_at: None,
+            ..NewKey::new("admin", WorkspaceId::default_workspace())
         };
         self.insert_key(request).await.map(Some)
     }
+
+    /// Every workspace that is spoken of has a record: the default one, and those of keys from
+    /// before there were records.
+    pub(crate) async fn adopt_workspaces(&self) -> Result<(), Fault> {
+        self.adopt(&WorkspaceId::default_workspace()).await?;
+        let keys = self.inner.store.key_list(None).await;
+        for key in keys.map_err(fault::store)? {
+            self.adopt(&key.workspace).await?;
+        }
+        Ok(())
+    }
+
+    async fn adopt(&self, id: &WorkspaceId) -> Result<(), Fault> {
+        let there = self.inner.store.workspace_fetch(id).await;
+        if there.map_err(fault::store)?.is_some() {
+            return Ok(());
+        }
+        let name = match *id == WorkspaceId::default_workspace() {
+            true => Workspace::DEFAULT_NAME.to_owned(),
+            false => id.to_string(),
+        };
+        let workspace = Workspace {
+            id: id.clone(),
+            name,
+            owner: woodfrog_types::workspace::UserId::operator(),
+            generation: 1,
+            created_at: Timestamp::now(),
+            removing_since: None,
+        };
+        match self.inner.store.workspace_insert(&workspace).await {
+            // Another server was first.
+            Ok(()) | Err(woodfrog_store::StoreError::Constraint { .. }) => Ok(()),
+            Err(error) => Err(fault::store(error)),
+        }
+    }
 }
 
-fn minute(at: Timestamp) -> i64 {
-    at.as_millis().div_euclid(MINUTE_MS)
+/// The most that the key will let its holder be.
+fn role_of(request: &NewKey) -> Role {
+    match request.scope {
+        Scope::Admin => Role::Owner,
+        Scope::Workspace => request.role,
+    }
 }
 
-fn unknown() -> Fault {
+fn secret() -> Result<String, Fault> {
+    let mut random = [0; text::SECRET_BYTES];
+    getrandom::fill(&mut random).map_err(|error| Fault::internal(error.to_string()))?;
+    Ok(hex::encode(random))
+}
+
+fn no_key(id: &KeyId) -> Fault {
+    Fault::new(Code::KeyNotFound, format!("no key `{id}`"))
+}
+
+pub(crate) fn unknown() -> Fault {
     Fault::new(Code::Unauthenticated, "the API key is not valid")
 }
 

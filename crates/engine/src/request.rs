@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use woodfrog_types::key::Scope;
+use woodfrog_types::key::{KeyReach, Scope};
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{OnTimeout, Resources};
-use woodfrog_types::sleep::{SleepCause, SleepPolicy};
+use woodfrog_types::secret::WantedMount;
+use woodfrog_types::sleep::{SleepCause, SleepChanges};
 use woodfrog_types::snapshot::SnapshotContent;
+use woodfrog_types::workspace::{Role, UserId};
 use woodfrog_types::{Timestamp, WorkspaceId};
 
 /// A sandbox to be made.
@@ -19,12 +21,14 @@ pub struct CreateSandbox {
     pub timeout: Option<Duration>,
     pub on_timeout: OnTimeout,
     pub auto_resume: bool,
-    /// When it goes to sleep by itself; `None` is the server's default.
-    pub sleep: Option<SleepPolicy>,
+    /// When it goes to sleep by itself; what is not said is as its workspace, else the server has it.
+    pub sleep: SleepChanges,
     pub metadata: BTreeMap<String, String>,
     pub env: BTreeMap<String, String>,
     pub network: NetworkSpec,
     pub secure: bool,
+    /// Volumes of the workspace, by name. None: those of the snapshot that it is made from.
+    pub volumes: Vec<WantedMount>,
     /// Overrides the template's.
     pub resources: Option<Resources>,
     /// 1–255 characters of `[A-Za-z0-9_-]`: the same key gives the same sandbox for 24 hours.
@@ -48,7 +52,28 @@ pub struct NewKey {
     pub name: String,
     pub workspace: WorkspaceId,
     pub scope: Scope,
+    /// Whom it acts for; `None`: itself.
+    pub user: Option<UserId>,
+    /// The most that it lets its holder be, in workspace scope.
+    pub role: Role,
+    /// Where it can be used.
+    pub reach: KeyReach,
     pub expires_at: Option<Timestamp>,
+}
+
+impl NewKey {
+    /// A key to do the work of a workspace, for as long as nobody revokes it.
+    pub fn new(name: impl Into<String>, workspace: WorkspaceId) -> Self {
+        Self {
+            name: name.into(),
+            workspace,
+            scope: Scope::Workspace,
+            user: None,
+            role: Role::Member,
+            reach: KeyReach::Bound,
+            expires_at: None,
+        }
+    }
 }
 
 /// A template (or a new build of one) that is asked for.

@@ -6,7 +6,7 @@ use woodfrog_core::{names, seal, validate};
 use woodfrog_types::key::Principal;
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::secret::{Sealed, Secret};
-use woodfrog_types::{Code, Fault, SecretId, Timestamp};
+use woodfrog_types::{Code, Fault, SecretId, Timestamp, WorkspaceId};
 
 use crate::engine::Engine;
 use crate::fault;
@@ -63,10 +63,13 @@ impl Engine {
         };
         let stored = store.secret_insert(&secret).await;
         stored.map_err(fault::store)?;
+        // Rules may name one that was removed.
+        self.refill(&secret).await?;
         Ok(secret)
     }
 
-    /// Replaces a secret's value and, if given, its metadata.
+    /// Replaces a secret's value and, if given, its metadata. Header rules that name it set the new
+    /// one when this returns.
     pub async fn secret_update(
         &self,
         principal: &Principal,
@@ -85,6 +88,7 @@ impl Engine {
         secret.updated_at = Timestamp::now();
         let stored = self.inner.store.secret_update(&secret).await;
         stored.map_err(fault::store)?;
+        self.refill(&secret).await?;
         Ok(secret)
     }
 
@@ -111,6 +115,17 @@ impl Engine {
             })
     }
 
+    /// A secret's value, for the environment of a process in the workspace's own sandboxes. It is
+    /// never to be stored, logged or answered.
+    pub async fn secret_reveal(
+        &self,
+        workspace: &WorkspaceId,
+        name: &str,
+    ) -> Result<String, Fault> {
+        let found = value(&self.inner, workspace, name).await?;
+        found.ok_or_else(|| Fault::new(Code::NotFound, "a secret of the run is gone"))
+    }
+
     /// The workspace's secrets, by name.
     pub async fn secret_list(
         &self,
@@ -122,7 +137,7 @@ impl Engine {
         listed.await.map_err(fault::store)
     }
 
-    /// Removes a secret; nothing of its value is left.
+    /// Removes a secret; nothing of its value is left. Header rules that name it set an empty one.
     pub async fn secret_delete(
         &self,
         principal: &Principal,
@@ -131,8 +146,48 @@ impl Engine {
         self.inner.accepting()?;
         let secret = self.secret_fetch(principal, id_or_name).await?;
         let removed = self.inner.store.secret_remove(&secret.id).await;
-        removed.map(drop).map_err(fault::store)
+        removed.map_err(fault::store)?;
+        self.refill(&secret).await
     }
+}
+
+impl Engine {
+    /// Seals a value of a record that is not a secret itself. Only [`Engine::unseal`] with the same
+    /// owner, the record's id, gives it back.
+    pub fn seal(&self, owner: &str, value: &[u8]) -> Result<Sealed, Fault> {
+        let mut nonce = [0; seal::NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|error| Fault::internal(error.to_string()))?;
+        Ok(Sealed(seal::seal(&self.inner.secret, owner, nonce, value)))
+    }
+
+    /// The value that was sealed for `owner`.
+    pub fn unseal(&self, owner: &str, sealed: &Sealed) -> Result<Vec<u8>, Fault> {
+        seal::open(&self.inner.secret, owner, &sealed.0)
+            .ok_or_else(|| Fault::internal(format!("what is sealed for {owner} is damaged")))
+    }
+}
+
+/// What a secret of the workspace holds, by name or id; `None` if there is no such secret.
+pub(crate) async fn value(
+    inner: &Inner,
+    workspace: &WorkspaceId,
+    name: &str,
+) -> Result<Option<String>, Fault> {
+    let found = match name.parse::<SecretId>() {
+        Ok(id) => inner.store.secret_fetch(&id).await,
+        Err(_) => {
+            let name = name.to_lowercase();
+            inner.store.secret_by_name(workspace, &name).await
+        }
+    };
+    let found = found.map_err(fault::store)?;
+    let own = found.filter(|secret| secret.workspace == *workspace);
+    let open = |secret: Secret| {
+        let opened = seal::open(&inner.secret, secret.id.as_str(), &secret.value.0);
+        let value = opened.and_then(|bytes| String::from_utf8(bytes).ok());
+        value.ok_or_else(|| Fault::internal("a secret cannot be opened"))
+    };
+    own.map(open).transpose()
 }
 
 fn sealed(inner: &Inner, id: &SecretId, value: &SecretValue) -> Result<Sealed, Fault> {

@@ -2,7 +2,8 @@
 
 use woodfrog_types::key::ApiKey;
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
-use woodfrog_types::sleep::{Sleep, SleepCause};
+pub use woodfrog_types::sleep::Hold;
+use woodfrog_types::sleep::{Sleep, SleepCause, SleepDefaults, SleepPolicy};
 use woodfrog_types::template::{Build, Template};
 use woodfrog_types::{SnapshotId, Timestamp};
 
@@ -103,12 +104,13 @@ pub struct Touched {
     pub last_activity: Timestamp,
 }
 
-/// A reason for a sandbox to stay awake that somebody gave it.
+/// What a workspace says about sleep, and what that makes of the server's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    pub name: String,
-    /// `None`: until it is released.
-    pub expires_at: Option<Timestamp>,
+pub struct SleepDefaultsView {
+    pub defaults: SleepDefaults,
+    pub server: SleepPolicy,
+    /// What a sandbox gets whose request says nothing.
+    pub effective: SleepPolicy,
 }
 
 /// Why a sandbox is awake or asleep, and what comes next.
@@ -136,4 +138,6 @@ pub struct NextRung {
 pub struct GcReport {
     pub removed: Vec<SnapshotId>,
     pub bytes: u64,
+    /// Bytes that were removed from the archive.
+    pub archive_bytes: u64,
 }

@@ -2,12 +2,20 @@
 //!
 //! Whoever has a volume's token may read and write its content; the token is derived from the
 //! server's secret and the volume's id, as those of sandboxes are.
+//!
+//! A new volume has a limit wherever the pool has quotas. Those made before there were any, and those
+//! of servers without quotas, have none.
 
 use std::sync::Arc;
 
 use woodfrog_core::{names, token};
+use woodfrog_sandbox::Capability;
+use woodfrog_store::cursor::{self, List};
 use woodfrog_types::key::Principal;
+use woodfrog_types::limits::VOLUME_BYTES_MIN;
+use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::secret::Volume;
+use woodfrog_types::workspace::Role;
 use woodfrog_types::{Code, Fault, Timestamp, VolumeId};
 use woodfrog_volumes::{Tree, VolumeError, Volumes};
 
@@ -15,13 +23,19 @@ use crate::engine::Engine;
 use crate::fault;
 use crate::inner::Inner;
 
+mod mounts;
+
+pub(crate) use mounts::{Pin, VolumePins, specs};
+
 /// Volumes of one workspace.
 const VOLUMES_MAX: usize = 1000;
 
-/// A volume and what opens its content.
+/// A volume, what it takes, and what opens its content.
 #[derive(Debug, Clone)]
 pub struct VolumeView {
     pub volume: Volume,
+    /// Bytes, as of half a minute ago at most; `None`: it has no limit, and nobody counts.
+    pub used: Option<u64>,
     /// Valid as long as the volume is there.
     pub token: String,
 }
@@ -45,13 +59,16 @@ impl VolumeContent {
 }
 
 impl Engine {
+    /// Makes a volume that holds `size` bytes, or as many as the server gives.
     pub async fn volume_create(
         &self,
         principal: &Principal,
         name: &str,
+        size: Option<u64>,
     ) -> Result<VolumeView, Fault> {
         self.inner.accepting()?;
         names::volume_name(name)?;
+        let limit = limit(&self.inner, size)?;
         if self.volume_list(principal).await?.len() >= VOLUMES_MAX {
             let text = format!("a workspace has at most {VOLUMES_MAX} volumes");
             return Err(Fault::new(Code::QuotaExceeded, text));
@@ -60,11 +77,68 @@ impl Engine {
             id: VolumeId::generate(),
             workspace: principal.workspace.clone(),
             name: name.to_owned(),
+            size_bytes: limit,
             created_at: Timestamp::now(),
         };
+        // The content first, so that a volume without any is one that was lost. What a crash leaves
+        // of it, the next start removes.
+        let (volumes, id) = (volumes(&self.inner), volume.id.clone());
+        let (kept, made) = (volumes.clone(), id.clone());
+        blocking(move || kept.create(made.as_str(), limit)).await?;
         let stored = self.inner.store.volume_insert(&volume).await;
-        stored.map_err(fault::store)?;
-        Ok(self.volume_view(volume))
+        if let Err(error) = stored {
+            blocking(move || volumes.delete(id.as_str())).await?;
+            return Err(fault::store(error));
+        }
+        self.volume_view(volume).await
+    }
+
+    /// A part of [`Engine::volume_list`], without tokens.
+    pub async fn volume_page(
+        &self,
+        principal: &Principal,
+        page: &PageRequest,
+    ) -> Result<Page<VolumeView>, Fault> {
+        let after = match &page.cursor {
+            None => None,
+            Some(cursor) => {
+                let after = cursor::decode(List::Volumes, cursor);
+                Some(after.map_err(fault::store)?)
+            }
+        };
+        let key = |volume: &Volume| (volume.name.clone(), volume.id.to_string());
+        let mut items = self.volume_list(principal).await?;
+        items.retain(|volume| after.as_ref().is_none_or(|after| key(volume) > *after));
+        let more = items.len() > cursor::page_items(page);
+        items.truncate(cursor::page_items(page));
+        let next = items.last().filter(|_| more);
+        let next = next.map(|last| cursor::encode(List::Volumes, &last.name, last.id.as_str()));
+        let volumes = volumes(&self.inner);
+        let view = move |volume: Volume| VolumeView {
+            used: volumes.used(volume.id.as_str()),
+            volume,
+            token: String::new(),
+        };
+        let items = blocking(move || Ok(items.into_iter().map(view).collect())).await?;
+        Ok(Page { items, next })
+    }
+
+    /// One of the workspace's volumes, by id or name.
+    pub async fn volume_find(
+        &self,
+        principal: &Principal,
+        reference: &str,
+    ) -> Result<VolumeView, Fault> {
+        let all = self.volume_list(principal).await?;
+        let named = all.into_iter().find(|volume| volume.name == reference);
+        let id = match named {
+            Some(volume) => volume.id,
+            None => reference.parse().map_err(|_| {
+                let shown: String = reference.chars().take(64).collect();
+                Fault::new(Code::NotFound, format!("volume '{shown}' not found"))
+            })?,
+        };
+        self.volume_fetch(principal, &id).await
     }
 
     /// The workspace's volumes, by name.
@@ -80,17 +154,24 @@ impl Engine {
         id: &VolumeId,
     ) -> Result<VolumeView, Fault> {
         let found = self.inner.store.volume_fetch(id).await;
-        found
-            .map_err(fault::store)?
-            .filter(|volume| volume.workspace == principal.workspace)
-            .map(|volume| self.volume_view(volume))
-            .ok_or_else(|| Fault::new(Code::NotFound, format!("volume '{id}' not found")))
+        let found = found.map_err(fault::store)?;
+        let own = found.filter(|volume| volume.workspace == principal.workspace);
+        let own =
+            own.ok_or_else(|| Fault::new(Code::NotFound, format!("volume '{id}' not found")))?;
+        let mut view = self.volume_view(own).await?;
+        // With the token one could write.
+        if principal.role == Role::Viewer {
+            view.token = String::new();
+        }
+        Ok(view)
     }
 
-    /// Removes a volume with its content.
+    /// Removes a volume with its content. `Conflict` while a sandbox has it, awake or asleep.
     pub async fn volume_delete(&self, principal: &Principal, id: &VolumeId) -> Result<(), Fault> {
         self.inner.accepting()?;
-        self.volume_fetch(principal, id).await?;
+        let volume = self.volume_fetch(principal, id).await?.volume;
+        let _alone = self.inner.volume_pins.alone(&volume)?;
+        self.check_unused(&volume).await?;
         // The row first: what a crash leaves of the content, the next start removes.
         let removed = self.inner.store.volume_remove(id).await;
         removed.map_err(fault::store)?;
@@ -114,21 +195,56 @@ impl Engine {
         }
         self.inner.accepting()?;
         let found = self.inner.store.volume_fetch(id).await;
-        if found.map_err(fault::store)?.is_none() {
+        let volume = found.map_err(fault::store)?.ok_or_else(|| {
             let text = format!("volume '{id}' not found");
-            return Err(Fault::new(Code::NotFound, text));
-        }
-        let (volumes, id) = (volumes(&self.inner), id.clone());
+            Fault::new(Code::NotFound, text)
+        })?;
+        let volumes = volumes(&self.inner);
         blocking(move || {
-            let tree = Arc::new(volumes.tree(id.as_str())?);
+            let tree = volumes.tree(volume.id.as_str(), volume.size_bytes)?;
+            let tree = Arc::new(tree);
             Ok(VolumeContent { volumes, tree })
         })
         .await
     }
 
-    fn volume_view(&self, volume: Volume) -> VolumeView {
+    async fn volume_view(&self, volume: Volume) -> Result<VolumeView, Fault> {
         let token = token::derive_volume(&self.inner.secret, &volume.id);
-        VolumeView { volume, token }
+        let volumes = volumes(&self.inner);
+        let view = move || {
+            let used = volumes.used(volume.id.as_str());
+            Ok(VolumeView {
+                volume,
+                used,
+                token,
+            })
+        };
+        blocking(view).await
+    }
+}
+
+/// The limit of a new volume: what is asked for, else the server's default. `None`: it has none,
+/// for this machine cannot limit anything.
+fn limit(inner: &Inner, wanted: Option<u64>) -> Result<Option<u64>, Fault> {
+    let max = inner.options.volume_bytes_max;
+    if wanted.is_some_and(|wanted| !(VOLUME_BYTES_MIN..=max).contains(&wanted)) {
+        let text = format!("a volume holds {VOLUME_BYTES_MIN} to {max} bytes");
+        return Err(Fault::invalid("size_bytes", text));
+    }
+    let missing = match inner.options.volume_places {
+        Some(_) => inner
+            .driver
+            .capabilities()
+            .why_missing(Capability::DiskLimit),
+        None => Some("this server has nowhere to keep them"),
+    };
+    match (missing, wanted) {
+        (None, wanted) => Ok(Some(wanted.unwrap_or(inner.options.volume_bytes))),
+        (Some(_), None) => Ok(None),
+        (Some(why), Some(_)) => {
+            let text = format!("volumes have no limits on this server: {why}");
+            Err(Fault::new(Code::Unsupported, text))
+        }
     }
 }
 
@@ -141,7 +257,12 @@ pub(crate) async fn tidy(inner: &Inner) -> Result<(), Fault> {
 }
 
 fn volumes(inner: &Inner) -> Volumes {
-    Volumes::new(inner.options.data_dir.join("volumes"))
+    let data_dir = &inner.options.data_dir;
+    let volumes = Volumes::new(data_dir.join("volumes"));
+    match &inner.options.volume_places {
+        Some(places) => volumes.with_places(data_dir.join("pool/volumes"), Arc::clone(places)),
+        None => volumes,
+    }
 }
 
 async fn blocking<T: Send + 'static>(

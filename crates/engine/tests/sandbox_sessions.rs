@@ -40,7 +40,7 @@ fn me() -> SessionCaller {
 
 async fn sandbox(engine: &Engine) -> SandboxId {
     let request = CreateSandbox {
-        sleep: Some(SleepPolicy::NEVER),
+        sleep: SleepPolicy::NEVER.into(),
         ..request()
     };
     let view = engine.sandbox_create(&owner(), request).await.unwrap();

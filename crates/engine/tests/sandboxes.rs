@@ -2,15 +2,20 @@
 
 mod common;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use common::{World, eventually, owner, request, stranger};
-use woodfrog_engine::{CreateSandbox, DeadlineChange};
+use woodfrog_engine::{
+    CreateSandbox, DeadlineChange, ForkRequest, HibernateRequest, ResumeRequest, SecretValue,
+};
 use woodfrog_sandbox::fake::Call;
 use woodfrog_store::{EventStore as _, SandboxStore as _};
+use woodfrog_types::network::Hidden;
 use woodfrog_types::page::PageRequest;
 use woodfrog_types::sandbox::{SandboxFilter, SandboxState};
+use woodfrog_types::sleep::SleepCause;
+use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Code, SandboxId};
 
 #[tokio::test]
@@ -137,7 +142,7 @@ async fn bad_requests_are_refused_before_anything_happens() {
         ),
         (
             |r| {
-                r.network.header_rules.insert("a.de".into(), Vec::new());
+                r.network.header_rules.insert("*".into(), BTreeMap::new());
             },
             Code::InvalidArgument,
         ),
@@ -599,4 +604,162 @@ async fn a_shutdown_leaves_sandboxes_running() {
         .await
         .unwrap_err();
     assert_eq!(fault.code, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn secrets_are_filled_into_headers() {
+    let world = World::new();
+    let engine = world.ready().await;
+    let value = SecretValue::new("hunter2".to_owned());
+    let me = owner();
+    let made = engine.secret_create(&me, "key", &value, BTreeMap::new());
+    made.await.unwrap();
+    let with = |text: &str| {
+        let text = Hidden::Plain(text.to_owned());
+        let mut wanted = request();
+        let headers = BTreeMap::from([("x-key".to_owned(), text)]);
+        let rules = &mut wanted.network.header_rules;
+        rules.insert("api.example.com".to_owned(), headers);
+        wanted
+    };
+    let wanted = with("Bearer ${e2b.secrets.key}");
+    let view = engine.sandbox_create(&owner(), wanted).await.unwrap();
+    let id = view.sandbox.id;
+    let spec = world.driver.spec(&id).unwrap();
+    let Hidden::Plain(told) = &spec.egress.header_rules["api.example.com"]["x-key"] else {
+        panic!("it is sealed")
+    };
+    assert_eq!(told, "Bearer hunter2");
+    let stored = world.store.sandbox_fetch(&id).await.unwrap().unwrap();
+    assert!(!format!("{stored:?}").contains("hunter2"));
+    let wanted = with("Bearer ${e2b.secrets.other}");
+    let fault = engine.sandbox_create(&owner(), wanted).await.unwrap_err();
+    assert_eq!(fault.code, Code::InvalidArgument);
+    let field = "network.header_rules.api.example.com.x-key";
+    assert_eq!(fault.field.as_deref(), Some(field));
+    let other = stranger();
+    let theirs = engine.sandbox_create(&other, with("${e2b.secrets.key}"));
+    assert_eq!(theirs.await.unwrap_err().code, Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_changed_secret_reaches_rules_that_name_it() {
+    let world = World::new();
+    let engine = world.ready().await;
+    let me = owner();
+    let value = |text: &str| SecretValue::new(text.to_owned());
+    for name in ["key", "unused"] {
+        let one = value("one");
+        let made = engine.secret_create(&me, name, &one, BTreeMap::new());
+        made.await.unwrap();
+    }
+    let mut wanted = request();
+    let text = Hidden::Plain("Bearer ${e2b.secrets.Key}".to_owned());
+    let headers = BTreeMap::from([("x-key".to_owned(), text)]);
+    let rules = &mut wanted.network.header_rules;
+    rules.insert("api.example.com".to_owned(), headers);
+    let made = engine.sandbox_create(&me, wanted).await.unwrap();
+    let id = made.sandbox.id;
+    let plain = engine.sandbox_create(&me, request()).await.unwrap();
+    let told = |id: &SandboxId| {
+        let spec = world.driver.spec(id).unwrap();
+        match &spec.egress.header_rules["api.example.com"]["x-key"] {
+            Hidden::Plain(text) => text.clone(),
+            Hidden::Sealed(_) => panic!("it is sealed"),
+        }
+    };
+    assert_eq!(told(&id), "Bearer one");
+    let before = world.driver.calls(Call::SetEgress);
+    let update = async |name: &str, text: &str| {
+        let updated = engine.secret_update(&me, name, &value(text), None).await;
+        updated.map(drop)
+    };
+    update("unused", "two").await.unwrap();
+    assert_eq!(world.driver.calls(Call::SetEgress), before);
+    update("key", "two").await.unwrap();
+    assert_eq!(told(&id), "Bearer two");
+    assert_eq!(
+        world.driver.calls(Call::SetEgress),
+        before + 1,
+        "one has rules"
+    );
+
+    // A copy looks up what there is then, and so does one that slept.
+    let fork = ForkRequest {
+        count: 1,
+        timeout: None,
+    };
+    let copy = engine.sandbox_fork(&me, &id, fork).await.unwrap().remove(0);
+    let copy = copy.unwrap().sandbox.id;
+    let sleep = HibernateRequest {
+        content: SnapshotContent::Memory,
+        cause: SleepCause::Requested,
+    };
+    engine.sandbox_hibernate(&me, &id, sleep).await.unwrap();
+    update("key", "three").await.unwrap();
+    assert_eq!(told(&copy), "Bearer three");
+    let resume = ResumeRequest {
+        content: SnapshotContent::Memory,
+        deadline: None,
+        on_timeout: None,
+    };
+    engine.sandbox_resume(&me, &id, resume).await.unwrap();
+    assert_eq!(told(&id), "Bearer three");
+
+    // What is no header's value is not sent, nor is what is gone; a new one of that name is.
+    update("key", "a\nb").await.unwrap();
+    assert_eq!(told(&id), "");
+    update("key", "four").await.unwrap();
+    assert_eq!(told(&copy), "Bearer four");
+    engine.secret_delete(&me, "key").await.unwrap();
+    assert_eq!((told(&id), told(&copy)), (String::new(), String::new()));
+    let five = value("five");
+    let made = engine.secret_create(&me, "key", &five, BTreeMap::new());
+    made.await.unwrap();
+    assert_eq!(told(&id), "Bearer five");
+
+    // Who changes one is told where the old one is still in use; a restart looks up again.
+    world.driver.set_broken(Call::SetEgress, true);
+    let fault = update("key", "six").await.unwrap_err();
+    assert_eq!(fault.code, Code::Unavailable);
+    assert!(fault.message.contains(id.as_str()), "{fault:?}");
+    assert!(
+        !fault.message.contains(plain.sandbox.id.as_str()),
+        "{fault:?}"
+    );
+    assert_eq!(told(&id), "Bearer five");
+    engine.shutdown().await;
+    world.driver.set_broken(Call::SetEgress, false);
+    let engine = world.ready().await;
+    eventually("the driver is told", async || told(&id) == "Bearer six").await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn ports_close_when_the_rules_say_so() {
+    use woodfrog_types::network::NetworkSpec;
+    let world = World::new();
+    let engine = world.ready().await;
+    let me = owner();
+    let made = engine.sandbox_create(&me, request()).await.unwrap();
+    let id = made.sandbox.id;
+    assert_eq!(engine.access(&id).await.unwrap().traffic_token, None);
+    let closed = NetworkSpec {
+        allow_public_traffic: false,
+        ..NetworkSpec::default()
+    };
+    let replaced = engine.sandbox_network(&me, &id, closed.clone()).await;
+    replaced.unwrap();
+    let token = engine.access(&id).await.unwrap().traffic_token.clone();
+    let view = engine.sandbox_fetch(&owner(), &id).await.unwrap();
+    assert!(token.is_some() && token == view.traffic_token);
+    let replaced = engine.sandbox_network(&me, &id, NetworkSpec::default());
+    replaced.await.unwrap();
+    assert_eq!(engine.access(&id).await.unwrap().traffic_token, None);
+
+    let mut open = request();
+    open.secure = false;
+    let open = engine.sandbox_create(&owner(), open).await.unwrap();
+    let refused = engine.sandbox_network(&me, &open.sandbox.id, closed);
+    assert_eq!(refused.await.unwrap_err().code, Code::InvalidArgument);
 }

@@ -17,7 +17,7 @@ use woodfrog_engine::{
 use woodfrog_sandbox::fake::Call;
 use woodfrog_store::{EventStore as _, SandboxStore as _, SnapshotStore as _};
 use woodfrog_types::sandbox::{OnTimeout, SandboxState};
-use woodfrog_types::sleep::{Fallback, SleepCause, SleepPolicy};
+use woodfrog_types::sleep::{Fallback, SleepCause, SleepChanges, SleepPolicy};
 use woodfrog_types::snapshot::{SnapshotContent, SnapshotPurpose, SnapshotState};
 use woodfrog_types::{Code, SandboxId};
 
@@ -406,7 +406,7 @@ async fn idle_sandboxes_go_down_the_ladder() {
     let engine = world.start_with(options).await;
     common::base(&engine).await;
     let mut wanted = request();
-    wanted.sleep = Some(SleepPolicy {
+    wanted.sleep = SleepChanges::from(SleepPolicy {
         pause_after: millis(30),
         hibernate_after: millis(30),
         delete_after: millis(500),
@@ -461,7 +461,7 @@ async fn what_computes_is_not_idle() {
     let engine = world.start_with(options).await;
     common::base(&engine).await;
     let mut wanted = request();
-    wanted.sleep = Some(SleepPolicy {
+    wanted.sleep = SleepChanges::from(SleepPolicy {
         pause_after: millis(100),
         ..SleepPolicy::NEVER
     });
@@ -509,7 +509,7 @@ async fn a_timeout_that_cannot_save_stands_still() {
         let mut wanted = request();
         wanted.timeout = millis(50);
         wanted.on_timeout = OnTimeout::Pause { memory: true };
-        wanted.sleep = Some(SleepPolicy {
+        wanted.sleep = SleepChanges::from(SleepPolicy {
             fallback,
             ..SleepPolicy::NEVER
         });
@@ -533,7 +533,7 @@ async fn no_sandbox_falls_asleep_under_a_request() {
     common::base(&engine).await;
     let mut wanted = request();
     wanted.timeout = None;
-    wanted.sleep = Some(SleepPolicy {
+    wanted.sleep = SleepChanges::from(SleepPolicy {
         pause_after: millis(0),
         hibernate_after: millis(0),
         ..SleepPolicy::NEVER
@@ -577,7 +577,7 @@ async fn a_sleeping_sandbox_gives_its_place_away() {
     let mut ids = Vec::new();
     for _ in 0..6 {
         let mut wanted = request();
-        wanted.sleep = Some(SleepPolicy {
+        wanted.sleep = SleepChanges::from(SleepPolicy {
             pause_after: millis(3_600_000),
             ..SleepPolicy::NEVER
         });

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{World, eventually, owner, request};
-use woodfrog_engine::{CheckpointRequest, Engine, ForkRequest, HibernateRequest};
+use woodfrog_engine::{CheckpointRequest, CreateSandbox, Engine, ForkRequest, HibernateRequest};
 use woodfrog_sandbox::fake::Call;
 use woodfrog_store::{EventStore as _, SandboxStore as _, SnapshotStore as _};
 use woodfrog_types::sandbox::SandboxState;
-use woodfrog_types::sleep::SleepCause;
+use woodfrog_types::sleep::{SleepCause, SleepChanges, SleepPolicy};
 use woodfrog_types::snapshot::{SnapshotContent, SnapshotState};
 use woodfrog_types::{Code, SandboxId, SnapshotId};
 
@@ -317,5 +317,86 @@ fn a_deletion_of_a_sleeper_is_finished() {
         assert_eq!(fault.code, Code::SandboxNotFound);
         assert!(world.driver.snapshots().is_empty());
         assert!(world.store.snapshot_all().await.unwrap().is_empty());
+    });
+}
+
+/// Idle at once, if nothing holds it.
+fn dozing() -> CreateSandbox {
+    CreateSandbox {
+        timeout: None,
+        sleep: SleepChanges {
+            pause_after: Some(Some(Duration::from_millis(1))),
+            ..SleepPolicy::NEVER.into()
+        },
+        ..request()
+    }
+}
+
+async fn names(engine: &Engine, id: &SandboxId) -> Vec<String> {
+    let why = engine.sandbox_wakefulness(&owner(), id).await.unwrap();
+    why.holds.into_iter().map(|hold| hold.name).collect()
+}
+
+#[test]
+fn holds_outlive_the_server_until_they_are_released_or_over() {
+    let world = World::new();
+    let mut options = world.options();
+    options.active_cpu_pct = 1e9;
+    let soon = Duration::from_millis(50);
+    let (id, over) = world.killed_after_with(options.clone(), async |engine| {
+        let view = engine.sandbox_create(&owner(), dozing()).await.unwrap();
+        let id = view.sandbox.id;
+        for name in ["one", "two"] {
+            let held = engine.sandbox_hold(&owner(), &id, name, None).await;
+            held.unwrap();
+        }
+        let me = owner();
+        let held = engine.sandbox_hold(&me, &id, "three", Some(FOREVER));
+        assert_eq!(held.await.unwrap().len(), 3);
+        let left = engine.sandbox_unhold(&owner(), &id, "two").await.unwrap();
+        assert_eq!(left.len(), 2);
+        let view = engine.sandbox_create(&owner(), dozing()).await.unwrap();
+        let over = view.sandbox.id;
+        let held = engine.sandbox_hold(&me, &over, "short", Some(soon));
+        held.await.unwrap();
+        (id, over)
+    });
+    world.killed_after_with(options, async |engine| {
+        assert_eq!(names(&engine, &id).await, ["one", "three"]);
+        let why = engine.sandbox_wakefulness(&owner(), &id).await.unwrap();
+        assert_eq!(
+            (why.state, why.next),
+            ("running", None),
+            "{:?}",
+            why.reasons
+        );
+        // The other one's is over, before or after the start.
+        eventually("it falls asleep", async || {
+            state(&world, &over).await.as_str() == "paused"
+        })
+        .await;
+        assert_eq!(state(&world, &id).await.as_str(), "running");
+        // One that sleeps because somebody asked for it is held again when it is back.
+        let slept = engine.sandbox_hibernate(&owner(), &id, hibernate()).await;
+        slept.unwrap();
+        eventually("it has no owner", async || engine.owners() == 1).await;
+        assert_eq!(names(&engine, &id).await, ["one", "three"], "asleep");
+        let left = engine.sandbox_unhold(&owner(), &id, "three").await.unwrap();
+        assert_eq!(left.len(), 1, "released while it sleeps");
+        hello(&engine, &id).await;
+        assert_eq!(names(&engine, &id).await, ["one"]);
+        let why = engine.sandbox_wakefulness(&owner(), &id).await.unwrap();
+        assert_eq!(
+            (why.state, why.next),
+            ("running", None),
+            "{:?}",
+            why.reasons
+        );
+        let left = engine.sandbox_unhold(&owner(), &id, "one").await.unwrap();
+        assert!(left.is_empty());
+        eventually("nothing holds it any more", async || {
+            state(&world, &id).await.as_str() == "paused"
+        })
+        .await;
     });
 }

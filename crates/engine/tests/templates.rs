@@ -324,12 +324,7 @@ async fn keys_open_and_close() {
     let admin = format!("wf_{}", first.secret_hex);
     let admin = engine.authenticate(&admin).await.unwrap();
     assert_eq!(admin.scope, Scope::Admin);
-    let request = NewKey {
-        name: "ci".into(),
-        workspace: WorkspaceId::generate(),
-        scope: Scope::Workspace,
-        expires_at: None,
-    };
+    let request = NewKey::new("ci", WorkspaceId::generate());
     let made = engine.key_create(&admin, request.clone()).await.unwrap();
     let text = format!("e2b_{}", made.secret_hex);
     let ci = engine.authenticate(&text).await.unwrap();

@@ -28,6 +28,25 @@ pub struct Configure {
     /// Absolute path → content: small files that everybody inside may read. One that cannot be
     /// written (the disk is full, say) is left out; that is no reason to refuse the rest.
     pub files: BTreeMap<String, String>,
+    /// Whom programs inside trust besides those that the image's certificates name. As with
+    /// files, what cannot be written is left out.
+    pub trust: Option<Trust>,
+}
+
+/// A certificate authority that programs inside trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// Its certificate (PEM); `None`: it is not trusted any more.
+    pub certificate: Option<String>,
+    /// Its name in a directory where OpenSSL looks certificates up.
+    pub link: String,
+}
+
+impl Trust {
+    /// The file that has this certificate alone.
+    pub const FILE: &str = "/usr/local/share/ca-certificates/woodfrog-egress.crt";
+    /// The file that has all certificates, which is made if need be.
+    pub const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 }
 
 /// What is in force.

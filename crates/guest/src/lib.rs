@@ -30,6 +30,7 @@ mod readiness;
 mod serve;
 mod system;
 mod tcp;
+mod trust;
 mod users;
 
 use guest::Guest;

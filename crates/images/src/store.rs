@@ -3,6 +3,7 @@
 mod content;
 mod copy;
 mod info;
+mod uses;
 
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -19,6 +20,7 @@ use crate::vfs;
 
 use info::LayerInfo;
 pub use info::LayerOrigin;
+use uses::Uses;
 
 const TMP_PREFIX: &str = ".tmp-";
 const INFO_DIR: &str = ".info";
@@ -61,6 +63,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct LayerStore {
     dir: Arc<PathBuf>,
+    uses: Arc<Uses>,
 }
 
 /// An unfinished directory in the store; removed when dropped.
@@ -84,7 +87,10 @@ impl LayerStore {
                 path: dir.clone(),
                 source,
             })?;
-            Ok(Self { dir: Arc::new(dir) })
+            Ok(Self {
+                dir: Arc::new(dir),
+                uses: Arc::default(),
+            })
         })
         .await
     }
@@ -114,15 +120,16 @@ impl LayerStore {
         blocking::run(move |_| store.commit_blocking(&path, key)).await
     }
 
-    /// Whether the layer is there, completely.
+    /// Whether the layer is there, completely. That is a use of it.
     pub fn exists(&self, digest: &Digest) -> bool {
-        self.dir.join(digest.as_str()).is_dir()
+        let path = self.dir.join(digest.as_str());
+        self.uses.note(digest, || path.is_dir())
     }
 
     /// The layer's directory. Nobody may write there.
     pub fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
         let path = self.dir.join(digest.as_str());
-        if path.is_dir() {
+        if self.exists(digest) {
             Ok(path)
         } else {
             Err(StoreError::Unknown(digest.clone()))
@@ -134,18 +141,38 @@ impl LayerStore {
         layers.iter().map(|digest| self.path(digest)).collect()
     }
 
-    /// Removes a layer. The caller answers for nothing using it. An unknown one is no error.
-    pub async fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
+    /// The present moment in the order of uses: layers that are found, given out or made from now
+    /// on are used at this moment or later.
+    pub fn moment(&self) -> u64 {
+        self.uses.moment()
+    }
+
+    /// Begins a new moment: what was used until now was used before it.
+    pub fn next_moment(&self) -> u64 {
+        self.uses.next_moment()
+    }
+
+    /// Removes a layer unless it was used at the moment `since` or later; says whether. The caller
+    /// answers for nothing using it since before. An unknown one is no error.
+    pub async fn remove_unused(&self, digest: &Digest, since: u64) -> Result<bool, StoreError> {
         let (store, digest) = (self.clone(), digest.clone());
         blocking::run(move |_| {
             // Out of sight at once; the rest may take its time or be swept later.
             let doomed = store.workspace()?;
-            match std::fs::rename(store.dir.join(digest.as_str()), doomed.path().join("layer")) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
+            let layer = store.dir.join(digest.as_str());
+            // What is known of it goes under the same lock: it may be made anew right after.
+            let away = || {
+                std::fs::rename(&layer, doomed.path().join("layer"))?;
+                info::remove(&store.info_dir(), &digest)
+            };
+            match store.uses.unless_used(&digest, since, away) {
+                None => return Ok(false),
+                Some(Ok(())) => {}
+                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Some(Err(error)) => return Err(error.into()),
             }
-            info::remove(&store.info_dir(), &digest)?;
-            Ok(doomed.dir.close()?)
+            doomed.dir.close()?;
+            Ok(true)
         })
         .await
     }
@@ -166,12 +193,18 @@ impl LayerStore {
         .await
     }
 
+    /// When a layer came to be, as far as is known.
+    pub fn made_at(&self, digest: &Digest) -> Option<std::time::SystemTime> {
+        let info = std::fs::metadata(self.info_dir().join(digest.as_str()));
+        info.and_then(|info| info.modified()).ok()
+    }
+
     /// What is known of one layer.
     pub(crate) fn layer(&self, digest: &Digest) -> Result<Layer, StoreError> {
         let info = match info::load(&self.info_dir(), digest)? {
             Some(info) => info,
             None => {
-                let (_, content) = content::scan(&self.path(digest)?)?;
+                let (_, content) = content::scan(&self.dir.join(digest.as_str()))?;
                 LayerInfo {
                     origin: LayerOrigin::Directory,
                     stats: content,
@@ -280,7 +313,12 @@ impl LayerStore {
         info::save(&self.info_dir(), digest, &info)?;
         // Everything must be on disk before the name that promises it is.
         vfs::sync_filesystem(&dir)?;
-        match std::fs::rename(root, self.dir.join(digest.as_str())) {
+        let mut renamed = Ok(());
+        self.uses.note(digest, || {
+            renamed = std::fs::rename(root, self.dir.join(digest.as_str()));
+            renamed.is_ok()
+        });
+        match renamed {
             Ok(()) => {}
             // Somebody else was faster with the same layer.
             Err(_) if self.exists(digest) => return self.layer(digest),

@@ -67,8 +67,16 @@ async fn layers_come_and_go_whole() {
         std::fs::metadata(tmp.path().join("layers")).unwrap().mode() & 0o777,
         0o700
     );
-    again.remove(&digest).await.unwrap();
-    again.remove(&digest).await.unwrap();
+    let used = again.moment();
+    assert!(again.exists(&digest));
+    assert!(
+        !again.remove_unused(&digest, used).await.unwrap(),
+        "it was just found"
+    );
+    let later = again.next_moment();
+    again.list().await.unwrap();
+    assert!(again.remove_unused(&digest, later).await.unwrap());
+    assert!(!again.remove_unused(&digest, later).await.unwrap());
     assert!(matches!(again.path(&digest), Err(StoreError::Unknown(_))));
 }
 

@@ -122,6 +122,7 @@ fn turn(
         network: NetworkMode::HostOwned(network.as_fd()),
         images: &images,
         external: &[],
+        trees: &[],
         group: None,
         timeout: TIMEOUT,
     };

@@ -19,12 +19,12 @@ pub use crate::packages::{InstallError, Note};
 pub use ahead::{Obstacle, obstacles};
 pub use find::{Criu, Found, Version, default_prefix, find};
 pub use install::install;
-pub use lazy::{LazyPages, PageDaemon, allow_lazy_pages, lazy_pages, restore_lazily};
+pub use lazy::{LazyPages, PageDaemon, allow_lazy_pages, lazy_pages, pages_are_in, restore_lazily};
 pub use refusal::Refusal;
 pub use release::release_connections;
 pub use rpc::{
-    After, DumpSpec, ExternalMount, Images, NetworkMode, Notice, Notify, POST_DUMP, RestoreSpec,
-    RpcError, SETUP_NAMESPACES, check, dump, restore,
+    After, DumpSpec, ExternalMount, ExternalTree, Images, NetworkMode, Notice, Notify, POST_DUMP,
+    RestoreSpec, RpcError, SETUP_NAMESPACES, check, dump, restore,
 };
 pub use selftest::{Owner, Program, SelfTest, SelfTestError, selftest};
 pub use subject::{PORT as SUBJECT_PORT, subject_main};

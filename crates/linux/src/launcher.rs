@@ -17,8 +17,9 @@ mod serve;
 
 pub use client::{Client, adopt_stdin, start};
 pub use message::{
-    Call, CgroupJoin, DestroySpec, Event, Failure, LISTEN_FD, LaunchSpec, Launched, MAX_MESSAGE,
-    Network, Reply, Request, Timing, TmpfsSizes, decode_reply, default_masked, encode_request,
+    Call, CgroupJoin, DIRECTORIES_STEP, DestroySpec, Directory, Event, Failure, LISTEN_FD,
+    LaunchSpec, Launched, MAX_MESSAGE, Network, Reply, Request, Timing, TmpfsSizes, decode_reply,
+    default_masked, encode_request,
 };
 
 /// Serves requests until the other end closes, then ends the process.

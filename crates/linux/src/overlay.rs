@@ -13,6 +13,9 @@ use rustix::mount::{
 use crate::idmap::mapped_tree;
 
 mod by_path;
+mod marks;
+
+pub use marks::renew_marks;
 
 /// The most layers one overlay takes (the kernel's own limit is 500).
 pub const MAX_LAYERS: usize = 400;

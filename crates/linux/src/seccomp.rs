@@ -101,6 +101,20 @@ const PERSONALITIES: &[u32] = &[0x0, 0x8, 0x2_0000, 0x2_0008, 0x4_0000, 0xffff_f
 
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
+// btrfs lets every user make subvolumes and snapshots, and those have quotas of their own: none.
+const BTRFS_SUBVOL_CREATE: u32 = 0x5000_940e;
+const BTRFS_SUBVOL_CREATE_V2: u32 = 0x5000_9418;
+const BTRFS_SNAP_CREATE: u32 = 0x5000_9401;
+const BTRFS_SNAP_CREATE_V2: u32 = 0x5000_9417;
+
+const IOCTLS: &[u32] = &[
+    TIOCSTI,
+    TIOCLINUX,
+    BTRFS_SUBVOL_CREATE,
+    BTRFS_SUBVOL_CREATE_V2,
+    BTRFS_SNAP_CREATE,
+    BTRFS_SNAP_CREATE_V2,
+];
 
 /// From here on a number is one of the x32 calls (on other machines: of no call), by which every
 /// rule could be walked around.
@@ -181,7 +195,7 @@ fn verdicts(policy: SeccompPolicy) -> Vec<(u32, Verdict)> {
             libc::SYS_ioctl,
             Verdict::RefuseArgument {
                 arg: 1,
-                values: &[TIOCSTI, TIOCLINUX],
+                values: IOCTLS,
             },
         ),
         (

@@ -21,6 +21,8 @@ struct MountAttr {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
+pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
 
 fn mount_setattr(mount: RawFd, attr: &MountAttr) -> io::Result<()> {
     // SAFETY: an empty NUL-terminated path, and a struct of the size given, which is only read.

@@ -23,6 +23,12 @@ enum Scope {
 pub struct DomainError(pub String);
 
 impl DomainPattern {
+    /// Of two patterns that mean the same host the greater one is closer to it: the name itself,
+    /// then the longest name that it is below of.
+    pub fn closeness(&self) -> (bool, usize) {
+        (self.scope == Scope::Exact, self.name.len())
+    }
+
     /// Whether `host` (any case, an optional final dot) is meant by this pattern.
     pub fn matches(&self, host: &str) -> bool {
         let Some(host) = normalise(host) else {

@@ -1,10 +1,12 @@
 //! Networking of native sandboxes: one veth pair per sandbox, one nft table per server
-//! instance, a DNS forwarder and an egress proxy for rules that name domains.
+//! instance, a DNS forwarder and an egress proxy for rules that name domains, set headers or name a
+//! proxy to go through.
 //!
 //! [`Network`] is the way in. [`EgressPolicy::parse`] and everything in [`cidr`],
 //! [`domain`] and [`names`] is pure.
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod cidr;
 mod dns;
 pub mod domain;
@@ -17,9 +19,13 @@ mod policy;
 mod proxy;
 mod quota;
 mod registry;
+mod route;
+mod rules;
 mod services;
+mod trust;
 mod uplink;
 
+pub use authority::{Authority, AuthorityError};
 pub use cidr::Cidr;
 pub use domain::DomainPattern;
 pub use link::Attachment;
@@ -34,3 +40,7 @@ pub use policy::{
     AllowRule, DNS_ADDRESS, EgressPolicy, MAX_DNS_SERVERS, MAX_RULES, NetworkMode, PolicyError,
     PolicyInput,
 };
+pub use route::{ProxyTls, Route, SocksProxy};
+pub use rules::HeaderRule;
+pub use rustls::pki_types::CertificateDer;
+pub use trust::{TrustError, certificates};

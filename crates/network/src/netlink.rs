@@ -3,6 +3,7 @@
 
 mod message;
 mod query;
+mod sockets;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -14,9 +15,27 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use message::{Message, Reply, attr, flag, kind};
+pub(crate) use sockets::end_outbound;
 
-/// Protocol zero, the default of the address family.
-const NETLINK_ROUTE: Option<net::Protocol> = None;
+/// What a netlink socket speaks of.
+#[derive(Clone, Copy)]
+enum Protocol {
+    /// Interfaces, addresses and routes.
+    Route,
+    /// Sockets.
+    SockDiag,
+}
+
+impl Protocol {
+    fn number(self) -> Option<net::Protocol> {
+        match self {
+            // Zero, the default of the address family.
+            Self::Route => None,
+            Self::SockDiag => Some(net::netlink::SOCK_DIAG),
+        }
+    }
+}
+
 /// The kernel answers at once; a longer silence means the protocol is misunderstood.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The kernel never sends more in one datagram.
@@ -99,13 +118,17 @@ impl Netlink {
     /// # Errors
     /// When the socket cannot be made.
     pub(crate) fn open() -> Result<Self, NetlinkError> {
+        Self::open_for(Protocol::Route)
+    }
+
+    fn open_for(protocol: Protocol) -> Result<Self, NetlinkError> {
         let open = || -> rustix::io::Result<OwnedFd> {
             let flags = SocketFlags::CLOEXEC;
             let socket = net::socket_with(
                 AddressFamily::NETLINK,
                 SocketType::RAW,
                 flags,
-                NETLINK_ROUTE,
+                protocol.number(),
             )?;
             let timeout = Some(REPLY_TIMEOUT);
             net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Recv, timeout)?;
@@ -125,10 +148,14 @@ impl Netlink {
     /// # Errors
     /// When the namespace cannot be entered.
     pub(crate) fn open_in(netns: BorrowedFd<'_>) -> Result<Self, NetlinkError> {
+        Self::open_in_for(netns, Protocol::Route)
+    }
+
+    fn open_in_for(netns: BorrowedFd<'_>, protocol: Protocol) -> Result<Self, NetlinkError> {
         let enter = || {
             move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
                 .map_err(|e| failed("enter the network namespace", e.into()))?;
-            Self::open()
+            Self::open_for(protocol)
         };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new()

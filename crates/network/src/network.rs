@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nat::Nat;
+use rustls::pki_types::CertificateDer;
 
+use crate::authority::Authority;
 use crate::cidr::Cidr;
 use crate::link::{self, Attachment};
 use crate::names::{InstanceError, MAX_SLOTS, Names, Subnet};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::nft::NftError;
-use crate::policy::{EgressPolicy, NetworkMode};
+use crate::policy::{EgressPolicy, NetworkMode, PolicyError};
 use crate::uplink::UplinkError;
 
 /// What an instance's network is made from.
@@ -29,6 +31,13 @@ pub struct NetworkConfig {
     pub deny: Vec<Cidr>,
     /// The operator's exceptions to `deny`.
     pub allow: Vec<Cidr>,
+    /// Ranges, besides what sandboxes may reach themselves, in which their proxies may be: the
+    /// host's own addresses and private ones.
+    pub proxies: Vec<Cidr>,
+    /// Makes the certificates for hosts with header rules.
+    pub authority: Arc<Authority>,
+    /// Certificates that servers' and proxies' may descend from, besides those the host trusts.
+    pub extra_roots: Vec<CertificateDer<'static>>,
     /// Interfaces that lead outside; empty means those of the default routes.
     pub uplinks: Vec<String>,
     /// Name servers; `None` means the host's `/etc/resolv.conf`.
@@ -228,6 +237,16 @@ impl Network {
         }
     }
 
+    /// Ends the TCP connections of a namespace that lead out of it: whoever was at the other end
+    /// has long forgotten them, or talks to another sandbox. Those who hold them are told at once.
+    /// Returns how many there were. Blocking.
+    ///
+    /// # Errors
+    /// When the kernel refuses; some may have ended.
+    pub fn end_outbound(&self, netns: BorrowedFd<'_>) -> Result<usize, AttachError> {
+        Ok(crate::netlink::end_outbound(netns)?)
+    }
+
     /// Exchanges the policy of an attached sandbox, at once and for open connections too:
     /// those that are denied now are reset at their next packet.
     ///
@@ -237,6 +256,17 @@ impl Network {
         match &self.nat {
             Ok(nat) => nat.update(slot, policy).await,
             Err(_) => Err(UpdateError::NotAttached(slot)),
+        }
+    }
+
+    /// Whether the proxy of a policy, if it has one, is where a proxy may be. Looks its name up.
+    ///
+    /// # Errors
+    /// Why not, for the client.
+    pub async fn check_route(&self, policy: &EgressPolicy) -> Result<(), PolicyError> {
+        match &self.nat {
+            Ok(nat) => nat.check_route(policy).await,
+            Err(_) => Ok(()),
         }
     }
 

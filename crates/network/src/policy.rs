@@ -1,9 +1,11 @@
 //! What a sandbox may reach: types and their validation, no side effects.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::cidr::Cidr;
 use crate::domain::DomainPattern;
+use crate::route::Route;
+use crate::rules::HeaderRule;
 
 /// Most entries of one allow or deny list.
 pub const MAX_RULES: usize = 256;
@@ -43,6 +45,10 @@ pub struct EgressPolicy {
     pub deny: Vec<Cidr>,
     /// Name servers for `resolv.conf`; empty means the server's forwarder.
     pub dns_servers: Vec<IpAddr>,
+    /// Headers that are set on requests to certain hosts. They make no host reachable.
+    pub rules: Vec<HeaderRule>,
+    /// How TCP connections get to where they are allowed to go.
+    pub route: Route,
 }
 
 impl Default for EgressPolicy {
@@ -52,6 +58,8 @@ impl Default for EgressPolicy {
             allow: Vec::new(),
             deny: Vec::new(),
             dns_servers: Vec::new(),
+            rules: Vec::new(),
+            route: Route::Direct,
         }
     }
 }
@@ -67,10 +75,10 @@ pub struct PolicyInput<'a> {
     pub deny_out: &'a [String],
     /// `network.dnsServers`.
     pub dns_servers: &'a [String],
-    /// Whether `network.egressProxy` is set.
-    pub egress_proxy: bool,
-    /// Whether `network.rules` has entries.
-    pub header_rules: bool,
+    /// `network.rules`.
+    pub rules: Vec<HeaderRule>,
+    /// `network.egressProxy`.
+    pub route: Route,
 }
 
 /// Why a policy is refused. `field` is the client's name of the offending field.
@@ -97,14 +105,6 @@ pub enum PolicyError {
     /// Domains only mean something when everything else is denied.
     #[error("allowOut: domain `{0}` requires `0.0.0.0/0` in denyOut")]
     DomainWithoutDenyAll(String),
-    /// A feature this server does not have.
-    #[error("{field}: unsupported: {reason}")]
-    Unsupported {
-        /// The client's field name.
-        field: &'static str,
-        /// Why.
-        reason: &'static str,
-    },
 }
 
 impl EgressPolicy {
@@ -113,20 +113,6 @@ impl EgressPolicy {
     /// # Errors
     /// The first offending field with its value.
     pub fn parse(input: &PolicyInput<'_>) -> Result<Self, PolicyError> {
-        if input.egress_proxy {
-            let reason = "outbound SOCKS proxies are not available";
-            return Err(PolicyError::Unsupported {
-                field: "egressProxy",
-                reason,
-            });
-        }
-        if input.header_rules {
-            let reason = "headers cannot be added inside TLS, so rules would not hold for https";
-            return Err(PolicyError::Unsupported {
-                field: "rules",
-                reason,
-            });
-        }
         limit("allowOut", input.allow_out, MAX_RULES)?;
         limit("denyOut", input.deny_out, MAX_RULES)?;
         limit("dnsServers", input.dns_servers, MAX_DNS_SERVERS)?;
@@ -147,6 +133,8 @@ impl EgressPolicy {
                 .iter()
                 .map(|t| parse_dns(t))
                 .collect::<Result<_, _>>()?,
+            rules: input.rules.clone(),
+            route: input.route.clone(),
         };
         let domain = policy.domains().next().map(ToString::to_string);
         match domain {
@@ -159,7 +147,43 @@ impl EgressPolicy {
 
     /// Whether no rule of its own is needed: everything the operator allows is reachable.
     pub fn is_default(&self) -> bool {
-        self.internet && self.deny.is_empty()
+        self.internet && self.deny.is_empty() && !self.is_redirected()
+    }
+
+    /// Whether connections of the sandbox come by the server.
+    pub fn is_redirected(&self) -> bool {
+        self.domains().next().is_some() || self.has_rules() || self.is_tunnelled()
+    }
+
+    /// Whether requests to certain hosts are changed.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Whether TCP connections go through a proxy, known or not.
+    pub fn is_tunnelled(&self) -> bool {
+        self.route != Route::Direct
+    }
+
+    /// Whether everything is there that connections need: the server may know only that there
+    /// are rules and a proxy, until it is told which.
+    pub fn is_known(&self) -> bool {
+        self.route != Route::Unknown && self.rules.iter().all(HeaderRule::is_known)
+    }
+
+    /// The rule that is meant for a host.
+    pub fn rule_for(&self, host: &str) -> Option<&HeaderRule> {
+        let meant = self.rules.iter().filter(|rule| rule.hosts.matches(host));
+        meant.max_by_key(|rule| rule.hosts.closeness())
+    }
+
+    /// Whether the ranges, without the names, let a connection go to this address.
+    pub fn permits_address(&self, ip: Ipv4Addr) -> bool {
+        let ip = IpAddr::V4(ip);
+        if self.allowed_ranges().any(|range| range.contains(ip)) {
+            return true;
+        }
+        self.internet && !self.deny.iter().any(|range| range.contains(ip))
     }
 
     /// Whether only what `allow` names is reachable.
@@ -307,19 +331,33 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_features_are_refused() {
-        for input in [
-            PolicyInput {
-                egress_proxy: true,
-                ..Default::default()
-            },
-            PolicyInput {
-                header_rules: true,
-                ..Default::default()
-            },
-        ] {
-            let error = EgressPolicy::parse(&input).unwrap_err();
-            assert!(matches!(error, PolicyError::Unsupported { .. }), "{error}");
-        }
+    fn the_closest_rule_is_meant() {
+        let rule = |host: &str| HeaderRule::unknown(host).unwrap();
+        let policy = EgressPolicy {
+            rules: ["*.com", "*.a.com", "b.a.com", "*.b.a.com"]
+                .map(rule)
+                .to_vec(),
+            ..EgressPolicy::default()
+        };
+        let meant = |host: &str| policy.rule_for(host).map(|rule| rule.hosts.to_string());
+        assert_eq!(meant("b.a.com").as_deref(), Some("b.a.com"));
+        assert_eq!(meant("c.b.a.com").as_deref(), Some("*.b.a.com"));
+        assert_eq!(meant("x.a.com").as_deref(), Some("*.a.com"));
+        assert_eq!(meant("a.com").as_deref(), Some("*.com"));
+        assert_eq!(meant("a.org"), None);
+        assert!(!policy.is_known() && !policy.is_default() && policy.is_redirected());
+    }
+
+    #[test]
+    fn allowed_ranges_win() {
+        let policy = parse(&["1.1.1.1"], &["1.1.0.0/16"]).unwrap();
+        let permits = |ip: &str| policy.permits_address(ip.parse().unwrap());
+        assert!(permits("1.1.1.1") && permits("1.2.0.0") && !permits("1.1.1.2"));
+        let closed = EgressPolicy {
+            internet: false,
+            ..policy
+        };
+        assert!(closed.permits_address([1, 1, 1, 1].into()));
+        assert!(!closed.permits_address([1, 2, 0, 0].into()));
     }
 }

@@ -1,9 +1,16 @@
-//! The egress proxy: TCP 80 and 443 of sandboxes whose rules name domains.
+//! The egress proxy: connections of sandboxes whose rules name domains, set headers or name a
+//! proxy to go through.
 
+mod decide;
+mod dial;
+mod exchange;
+mod forward;
 mod http;
 mod serve;
+mod socks;
 mod tls;
 
+pub(crate) use dial::Dialer;
 pub(crate) use serve::{Protocol, Proxy};
 
 /// What the first bytes of a connection say about the host it is for.

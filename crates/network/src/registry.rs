@@ -18,15 +18,23 @@ pub(crate) struct Registry {
     subnet: Subnet,
     deny: Vec<Cidr>,
     exempt: Vec<Cidr>,
+    /// Where sandboxes' proxies may be, though sandboxes themselves may not go there.
+    proxies: Vec<Cidr>,
     policies: RwLock<HashMap<u32, watch::Sender<Arc<EgressPolicy>>>>,
 }
 
 impl Registry {
-    pub(crate) fn new(subnet: Subnet, deny: Vec<Cidr>, exempt: Vec<Cidr>) -> Self {
+    pub(crate) fn new(
+        subnet: Subnet,
+        deny: Vec<Cidr>,
+        exempt: Vec<Cidr>,
+        proxies: Vec<Cidr>,
+    ) -> Self {
         Self {
             subnet,
             deny,
             exempt,
+            proxies,
             policies: RwLock::default(),
         }
     }
@@ -43,6 +51,11 @@ impl Registry {
     pub(crate) fn operator_allows(&self, ip: Ipv4Addr) -> bool {
         let within = |list: &[Cidr]| list.iter().any(|range| range.contains(ip.into()));
         !self.subnet.range().contains(ip.into()) && (within(&self.exempt) || !within(&self.deny))
+    }
+
+    /// Whether the operator said that a sandbox's proxy may have this address.
+    pub(crate) fn operator_names_proxy(&self, ip: Ipv4Addr) -> bool {
+        self.proxies.iter().any(|range| range.contains(ip.into()))
     }
 
     pub(crate) fn set(&self, slot: u32, policy: Arc<EgressPolicy>) {

@@ -5,15 +5,17 @@
 
 pub mod guest;
 mod sleep;
+mod volumes;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use woodfrog_types::SandboxId;
 use woodfrog_types::sandbox::{InstanceState, Resources};
 use woodfrog_types::template::SecurityOptions;
+use woodfrog_types::{SandboxId, VolumeId};
 
 use sleep::pauses_in_place;
 use sleep::{
@@ -22,8 +24,9 @@ use sleep::{
     keeps_no_unfinished_snapshots, refuses_unknown_snapshots, sleeps_and_wakes,
     wakes_after_a_restart,
 };
+use volumes::{refuses_unusable_volumes, shares_volumes, wakes_with_volumes};
 
-use crate::{Capability, Driver, DriverError, Egress, LaunchSpec};
+use crate::{Capability, Driver, DriverError, Egress, LaunchSpec, VolumeSpec};
 
 /// Reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -85,7 +88,28 @@ cases![
     refuses_unknown_snapshots,
     keeps_no_unfinished_snapshots,
     archives_and_brings_back,
+    tells_layers_in_use,
+    shares_volumes,
+    wakes_with_volumes,
+    refuses_unusable_volumes,
 ];
+
+/// What a sandbox runs on is told until nothing is left of it.
+async fn tells_layers_in_use(fixture: &dyn Fixture) {
+    let driver = fixture.driver().await;
+    let spec = spec(fixture);
+    let launched = in_time("launch", driver.launch(spec.clone())).await;
+    launched.expect("launched");
+    let names = spec.layers.iter().filter_map(|layer| layer.file_name());
+    let names: BTreeSet<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    let used = driver.layers_in_use().await.expect("told");
+    assert_eq!(used, names);
+    driver.destroy(&spec.id).await.expect("destroyed");
+    let used = driver.layers_in_use().await.expect("told");
+    assert!(used.is_empty(), "{used:?}");
+}
 
 fn spec(fixture: &dyn Fixture) -> LaunchSpec {
     let id = SandboxId::generate();
@@ -101,6 +125,7 @@ fn spec(fixture: &dyn Fixture) -> LaunchSpec {
         },
         egress: Egress::default(),
         security: SecurityOptions::default(),
+        volumes: Vec::new(),
     }
 }
 
@@ -338,16 +363,31 @@ async fn replaces_egress_and_tells_usage(fixture: &dyn Fixture) {
 
 async fn refuses_what_it_cannot_do(fixture: &dyn Fixture) {
     let driver = fixture.driver().await;
+    let reaching = |egress| {
+        Some(LaunchSpec {
+            egress,
+            ..spec(fixture)
+        })
+    };
     let wanted = |capability| match capability {
-        Capability::Network | Capability::EgressCidr => Some(Egress {
+        Capability::Network | Capability::EgressCidr => reaching(Egress {
             internet: true,
             ..Egress::default()
         }),
-        Capability::EgressDomain => Some(Egress {
+        Capability::EgressDomain => reaching(Egress {
             internet: true,
             allow: vec!["example.org".to_owned()],
             deny: vec!["0.0.0.0/0".to_owned()],
             ..Egress::default()
+        }),
+        Capability::Volumes => Some(LaunchSpec {
+            volumes: vec![VolumeSpec {
+                volume: VolumeId::generate(),
+                name: "data".to_owned(),
+                source: std::env::temp_dir(),
+                path: "/data".to_owned(),
+            }],
+            ..spec(fixture)
         }),
         // Not asked for in a spec.
         Capability::MemoryLimit
@@ -360,11 +400,9 @@ async fn refuses_what_it_cannot_do(fixture: &dyn Fixture) {
     };
     for (capability, why) in driver.capabilities().missing.clone() {
         assert!(!why.is_empty(), "{capability:?}");
-        let Some(egress) = wanted(capability) else {
+        let Some(spec) = wanted(capability) else {
             continue;
         };
-        let mut spec = spec(fixture);
-        spec.egress = egress;
         match driver.launch(spec).await {
             Err(DriverError::Unsupported { .. }) => {}
             other => panic!("{capability:?}: {other:?}"),

@@ -35,6 +35,7 @@ pub enum Call {
     SetEgress,
     Usage,
     TakeUpper,
+    OpenUpper,
     Pause,
     Resume,
     Checkpoint,
@@ -77,7 +78,7 @@ pub struct FakeDriver {
     state: Mutex<State>,
     capabilities: Capabilities,
     guest: Arc<GuestScript>,
-    /// Where [`Driver::take_upper`] makes its directories.
+    /// Where [`Driver::take_upper`] and [`Driver::open_upper`] make their directories.
     uppers: PathBuf,
 }
 
@@ -221,6 +222,15 @@ impl FakeDriver {
     /// Puts a machine on the map; it boots unless it is given what it booted as before.
     fn make(&self, spec: LaunchSpec, boot: Option<String>) -> Result<Launched> {
         self.refuse(&spec.egress)?;
+        if !spec.volumes.is_empty() {
+            self.require(Capability::Volumes, "a sandbox with volumes")?;
+        }
+        if let Some(lost) = spec.volumes.iter().find(|volume| !volume.source.is_dir()) {
+            return Err(DriverError::Invalid {
+                field: "volumes".to_owned(),
+                detail: format!("the files of the volume '{}' are missing", lost.name),
+            });
+        }
         let missing = |layer: &PathBuf| layer.as_os_str() == Self::NO_LAYER;
         if spec.layers.iter().any(missing) {
             return Err(DriverError::Invalid {
@@ -441,6 +451,27 @@ impl Driver for FakeDriver {
         std::fs::create_dir_all(&dir).map_err(step)?;
         std::fs::write(dir.join("written"), id.as_str()).map_err(step)?;
         Ok(dir)
+    }
+
+    async fn open_upper(&self, id: &SandboxId) -> Result<std::os::fd::OwnedFd> {
+        self.enter(Call::OpenUpper).await?;
+        self.with(id, |_| ())?;
+        let step = |source: std::io::Error| DriverError::Step {
+            step: "open upper".to_owned(),
+            source: Box::new(source),
+        };
+        let dir = self.uppers.join(id.as_str());
+        std::fs::create_dir_all(&dir).map_err(step)?;
+        Ok(std::fs::File::open(dir).map_err(step)?.into())
+    }
+
+    async fn layers_in_use(&self) -> Result<BTreeSet<String>> {
+        let state = self.lock();
+        let layers = state.machines.values().flat_map(|one| &one.spec.layers);
+        let names = layers.filter_map(|layer| layer.file_name());
+        Ok(names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect())
     }
 
     async fn shutdown(&self) {}

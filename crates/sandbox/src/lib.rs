@@ -19,7 +19,7 @@ use woodfrog_types::{SandboxId, SnapshotId};
 pub use error::DriverError;
 pub use spec::{
     Adopted, Capabilities, Capability, CheckpointSpec, Checkpointed, Egress, LaunchSpec, Launched,
-    RestoreSpec, SnapshotHealth, Then, Usage,
+    Outbound, RestoreSpec, SnapshotHealth, Then, Usage, VolumeSpec,
 };
 
 /// A result of a driver.
@@ -61,6 +61,12 @@ pub trait Driver: Send + Sync + 'static {
     /// Resolves when the sandbox's init has ended, with a sentence about how; `NotFound` for an
     /// unknown id. May be awaited by several tasks.
     async fn exited(&self, id: &SandboxId) -> Result<String>;
+
+    /// Refuses an egress policy that no sandbox may have on this machine: one with a proxy at an
+    /// address that the operator did not open. Looks names up.
+    async fn check_egress(&self, _egress: &Egress) -> Result<()> {
+        Ok(())
+    }
 
     /// Replaces the sandbox's egress policy; in force for new connections when it returns.
     async fn set_egress(&self, id: &SandboxId, egress: Egress) -> Result<()>;
@@ -109,6 +115,15 @@ pub trait Driver: Send + Sync + 'static {
     /// the caller may move away. Only for sandboxes that no process runs in: call it after the
     /// guest was asked to end, before [`Driver::destroy`].
     async fn take_upper(&self, id: &SandboxId) -> Result<std::path::PathBuf>;
+
+    /// Opens the directory with what a sandbox wrote (its writable layer), to be read while it runs
+    /// or sleeps on this machine. What is in it is not to be trusted: no link may be followed.
+    /// `Unsupported` where it cannot be seen from outside.
+    async fn open_upper(&self, id: &SandboxId) -> Result<std::os::fd::OwnedFd>;
+
+    /// Names of the layers' folders that sandboxes of this driver run on, those that stand still and
+    /// those that nobody knows any more included. An error if it cannot tell of one.
+    async fn layers_in_use(&self) -> Result<std::collections::BTreeSet<String>>;
 
     /// Ends what belongs to the driver but not to a sandbox (helper processes). Sandboxes go on.
     async fn shutdown(&self);

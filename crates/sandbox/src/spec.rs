@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use woodfrog_types::network::{EgressProxy, Hidden};
 use woodfrog_types::sandbox::{InstanceState, Resources};
 use woodfrog_types::snapshot::{SnapshotContent, SnapshotSize};
 use woodfrog_types::template::SecurityOptions;
-use woodfrog_types::{SandboxId, SnapshotId};
+use woodfrog_types::{SandboxId, SnapshotId, VolumeId};
 
 /// A sandbox to be made.
 #[derive(Debug, Clone)]
@@ -21,6 +22,22 @@ pub struct LaunchSpec {
     pub resources: Resources,
     pub egress: Egress,
     pub security: SecurityOptions,
+    /// What it sees and writes of what is not its own.
+    pub volumes: Vec<VolumeSpec>,
+}
+
+/// A directory of the host's in a sandbox. Owners of files are what they are on the host: 0 is the
+/// sandbox's root. Several sandboxes may have the same one, and none keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec {
+    pub volume: VolumeId,
+    /// For people.
+    pub name: String,
+    /// The directory, named by the volume's id.
+    pub source: PathBuf,
+    /// Where it goes: absolute, without empty parts, `.` and `..`. What is missing is made; a way
+    /// through a symbolic link is refused as `Invalid`.
+    pub path: String,
 }
 
 /// What the sandbox may reach. Already validated by the engine; strings are E2B's forms.
@@ -30,7 +47,10 @@ pub struct Egress {
     pub allow: Vec<String>,
     pub deny: Vec<String>,
     pub dns_servers: Vec<IpAddr>,
-    pub header_rules: BTreeMap<String, Vec<BTreeMap<String, String>>>,
+    /// Headers by host; the values are plain.
+    pub header_rules: BTreeMap<String, BTreeMap<String, Hidden>>,
+    /// Its password is plain.
+    pub proxy: Option<EgressProxy>,
 }
 
 /// A launched sandbox.
@@ -80,6 +100,8 @@ pub enum Capability {
     FilesystemSnapshot,
     /// Snapshots of memory, and what is made from them.
     Checkpoint,
+    /// Directories of the host's inside.
+    Volumes,
 }
 
 /// What a driver can do on this machine, with the reason for what it cannot.
@@ -139,8 +161,19 @@ pub struct RestoreSpec {
     pub snapshot: SnapshotId,
     /// `Memory`: its processes go on. `Filesystem`: it boots anew with the snapshot's files.
     pub content: SnapshotContent,
+    /// What becomes of its connections to the outside, where memory comes back at all.
+    pub outbound: Outbound,
     /// How long it may take; nothing of it is left if it takes longer.
     pub timeout: Duration,
+}
+
+/// Connections that a sandbox had to the outside when its snapshot was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outbound {
+    /// They go on, where the driver can do that.
+    Keep,
+    /// They end, so that those who hold them are told rather than wait for ever.
+    End,
 }
 
 /// What a check of a snapshot found.

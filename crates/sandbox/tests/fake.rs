@@ -89,6 +89,7 @@ fn it_conforms_without_sleep() {
         Capability::Pause,
         Capability::FilesystemSnapshot,
         Capability::Checkpoint,
+        Capability::Volumes,
     ] {
         driver = driver.without(capability, "not on this machine");
     }

@@ -24,12 +24,13 @@ mod volume_content;
 mod volumes;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::StatusCode;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::door;
 use crate::state::App;
 use error::E2bError;
 use routes::Routes;
@@ -79,14 +80,12 @@ fn all() -> Routes {
 }
 
 /// Resolves the principal once; handlers take it as `Extension<Principal>`.
-async fn authorize(
-    State(app): State<App>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, E2bError> {
-    let principal = app.principal(request.headers()).await?;
-    request.extensions_mut().insert(principal);
-    Ok(next.run(request).await)
+async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("", MatchedPath::as_str);
+    let action = door::unlisted(door::e2b_action(request.method().as_str(), route));
+    let call = door::Call::of("e2b", action, &request);
+    door::pass::<E2bError, _>(&app, call, request, |request| next.run(request)).await
 }
 
 async fn health() -> StatusCode {

@@ -3,19 +3,21 @@
 //! What happens in a sandbox is none of our business: bytes stream both ways as they come, and
 //! only what HTTP says is between two hops is changed.
 
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use woodfrog_engine::{GuestLease, SandboxAccess};
 use woodfrog_types::Fault;
 
 pub(crate) mod answer;
 pub(crate) mod body;
 mod headers;
+mod inside;
 mod plane;
 mod upgrade;
 
@@ -65,9 +67,17 @@ async fn attempt(
         () = lease.ended() => return Err(Refusal::not_found(form)),
         stream = plane.port_connect(&access.id, port) => stream.map_err(refuse)?,
     };
+    let _ = stream.set_nodelay(true);
     let upgrade = upgrade::Wanted::take(&mut request);
     headers::outgoing(&mut request, &access.network, port, peer, upgrade.as_ref());
-    let sent = tokio::time::timeout(IDLE, send(stream, request));
+    let https = access.network.https_ports.contains(&port);
+    let sent = async {
+        match https {
+            true => send(inside::secure(stream).await?, request).await,
+            false => send(stream, request).await,
+        }
+    };
+    let sent = tokio::time::timeout(IDLE, sent);
     let response = tokio::select! {
         () = lease.ended() => return Err(Refusal::not_found(form)),
         sent = sent => match sent {
@@ -136,20 +146,20 @@ fn check_traffic(
 ///
 /// Servers in sandboxes read header names as they are written in every tutorial, so names are
 /// written `Like-This`.
-async fn send(
-    stream: TcpStream,
+async fn send<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
     request: Request<Body>,
-) -> hyper::Result<http::Response<hyper::body::Incoming>> {
-    let _ = stream.set_nodelay(true);
+) -> io::Result<http::Response<hyper::body::Incoming>> {
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .title_case_headers(true)
         .handshake(TokioIo::new(stream))
-        .await?;
+        .await
+        .map_err(io::Error::other)?;
     // Ends with the exchange: the sender is dropped below, the body when the client is done.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to a port inside ended early");
         }
     });
-    sender.send_request(request).await
+    sender.send_request(request).await.map_err(io::Error::other)
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod door;
 pub mod e2b;
 pub mod envd;
 
@@ -12,11 +13,15 @@ pub mod gateway;
 mod input;
 pub mod native;
 pub mod observe;
+pub mod oidc;
+mod paying;
 pub mod serve;
 mod session_stream;
 mod sessions;
 pub mod state;
+mod traced;
 mod transfer;
 pub mod trpc;
+pub mod ws;
 
 pub use state::{App, ServerOptions, control};

@@ -53,6 +53,19 @@ async fn readyz(State(app): State<App>) -> (StatusCode, &'static str) {
 
 async fn metrics(State(app): State<App>) -> Response {
     app.telemetry.set_running(app.engine.running());
+    app.telemetry.set_spares(app.engine.spares());
+    app.telemetry.set_queued(app.runs.queued());
+    if let Some(traced) = &app.traces {
+        app.telemetry.set_spans(traced.exporter.counts());
+    }
+    match app.runs.states().await {
+        Ok(states) => app.telemetry.set_runs(&states),
+        // The other numbers are true all the same; these are left out rather than old.
+        Err(fault) => {
+            tracing::warn!(%fault, "runs cannot be counted");
+            app.telemetry.set_runs(&[]);
+        }
+    }
     match app.telemetry.render() {
         Ok(text) => ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], text).into_response(),
         Err(error) => {

@@ -71,7 +71,12 @@ async fn serve(
     let Ok(inputs) = inputs(text.as_deref(), batch, paths.len()) else {
         return alone(&Kind::Parse.answer("the input is not JSON", None));
     };
-    let caller = Caller::new(&app, &parts.headers).await;
+    let request_id = parts.headers.get("x-request-id");
+    let request_id = request_id
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
+    let request_id = request_id.chars().take(128).collect();
+    let caller = Caller::new(&app, &parts.headers, request_id).await;
     // One after the other, as the caller ordered them.
     let mut answers = Vec::with_capacity(paths.len());
     for (path, input) in paths.iter().zip(inputs) {

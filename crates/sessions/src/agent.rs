@@ -10,11 +10,12 @@ use woodfrog_acp::AgentEnd;
 use woodfrog_engine::GuestLease;
 use woodfrog_engine::follow::Followed;
 use woodfrog_guest_client::proto::{
-    Channel, ErrorCode, Exit, Follow, From, ProcessEnd, ProcessRef, SignalTarget, StdinMode,
+    Channel, ErrorCode, Exit, Follow, From, ProcessEnd, ProcessInfo, ProcessRef, SignalTarget,
+    StdinMode,
 };
 use woodfrog_guest_client::{GuestError, ProcessEvent};
 use woodfrog_types::session::Session;
-use woodfrog_types::{Code, Fault, SandboxId};
+use woodfrog_types::{Code, Fault, SandboxId, SessionId};
 
 use crate::lines::{Line, Lines};
 use crate::port::Machines;
@@ -133,7 +134,7 @@ impl std::fmt::Debug for Reached {
 /// Starts a process for the session; what an earlier try left is ended first.
 pub(crate) async fn start(reached: &Reached, session: &Session) -> Result<u64, Fault> {
     let lease = reached.machines.guest(&reached.sandbox).await?;
-    let tag = format!("agent:{}", session.id);
+    let tag = tag(&session.id);
     let leftovers = lease
         .processes()
         .await
@@ -155,6 +156,40 @@ pub(crate) async fn start(reached: &Reached, session: &Session) -> Result<u64, F
     started
         .map(|started| started.id)
         .map_err(|error| guest_fault(&error))
+}
+
+/// What the tag of every agent's process begins with.
+const TAG: &str = "agent:";
+
+fn tag(session: &SessionId) -> String {
+    format!("{TAG}{session}")
+}
+
+/// Ends every agent in a sandbox that is a copy: those that they belong to are in the original.
+pub(crate) async fn end_agents(lease: &GuestLease) -> Result<(), Fault> {
+    let known = lease.processes().await;
+    for process in known.map_err(|error| guest_fault(&error))? {
+        let is_agent = process.tag.is_some_and(|tag| tag.starts_with(TAG));
+        if is_agent && process.end.is_none() {
+            end_now(lease, process.id).await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the process of this number is the session's: where a sandbox began anew, numbers do,
+/// too.
+pub(crate) async fn is_of(
+    reached: &Reached,
+    process: u64,
+    session: &SessionId,
+) -> Result<bool, Fault> {
+    let lease = reached.machines.guest(&reached.sandbox).await?;
+    let known = lease.processes().await;
+    let known = known.map_err(|error| guest_fault(&error))?;
+    let tag = tag(session);
+    let is_it = |it: &ProcessInfo| it.id == process && it.tag.as_ref() == Some(&tag);
+    Ok(known.iter().any(is_it))
 }
 
 impl Agent {
@@ -273,8 +308,10 @@ async fn read(mut followed: Followed, reached: Reached, tell: mpsc::Sender<Heard
     let end = loop {
         let mut cut = Vec::new();
         let event = tokio::select! {
+            // First: where processes began anew, another one may have this one's number.
+            biased;
+            () = lease.ended() => break left(&lease, &reached, &stderr).await,
             event = followed.next() => event,
-            () = lease.ended() => break left(&reached, &stderr).await,
         };
         match event {
             Ok(Some(ProcessEvent::Output {
@@ -305,9 +342,12 @@ async fn read(mut followed: Followed, reached: Reached, tell: mpsc::Sender<Heard
     let _ = tell.send(end).await;
 }
 
-/// Streams of the sandbox were ended: it is gone, or sleeps until somebody resumes it.
-async fn left(reached: &Reached, stderr: &Stderr) -> Heard {
-    if reached.machines.is_gone(&reached.sandbox).await {
+/// Streams of the sandbox were ended: its processes are gone, or it sleeps until somebody resumes
+/// it.
+async fn left(lease: &GuestLease, reached: &Reached, stderr: &Stderr) -> Heard {
+    if let Some(why) = lease.began_anew() {
+        Heard::End(lost(why, stderr))
+    } else if reached.machines.is_gone(&reached.sandbox).await {
         Heard::End(lost("its sandbox is gone", stderr))
     } else {
         Heard::Away

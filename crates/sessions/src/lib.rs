@@ -13,11 +13,13 @@ pub mod machines;
 mod owner;
 mod port;
 mod reader;
+mod retention;
 mod service;
 
 pub use hub::Ephemeral;
 pub use port::Machines;
 pub use reader::{Batch, Reader};
+pub use retention::{Retainer, Swept};
 pub use service::{
     AcpServer, Lines, NewSession, Options, Posted, Scope, SessionView, Sessions, TurnOutcome,
 };

@@ -11,9 +11,12 @@ use woodfrog_types::key::{Principal, Scope};
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::OnTimeout;
 use woodfrog_types::session::{Session, SessionFace};
+use woodfrog_types::sleep::SleepChanges;
 use woodfrog_types::snapshot::SnapshotContent;
+use woodfrog_types::workspace::{Role, UserId};
 use woodfrog_types::{Code, Fault, SandboxId, SnapshotId, WorkspaceId};
 
+use crate::agent::end_agents;
 use crate::port::Machines;
 
 /// What the sandbox of a session is made from that names nothing.
@@ -31,10 +34,35 @@ impl EngineMachines {
     }
 }
 
+impl EngineMachines {
+    /// What a session's settings put into its agent's environment: `env` as it is, and `secrets`
+    /// by name. Their values are looked up now and are kept nowhere.
+    async fn environment(&self, session: &Session) -> Result<BTreeMap<String, String>, Fault> {
+        let settings = settings(session);
+        let pairs = |field: &str| {
+            let pairs = settings[field].as_object().into_iter().flatten();
+            let pairs =
+                pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+            pairs.collect::<BTreeMap<String, String>>()
+        };
+        let mut env = pairs("env");
+        for (variable, secret) in pairs("secrets") {
+            let value = self
+                .engine
+                .secret_reveal(&session.workspace, &secret)
+                .await?;
+            env.insert(variable, value);
+        }
+        Ok(env)
+    }
+}
+
 /// The workspace itself: what its sessions do goes on when the key that made them is gone.
 fn workspace(workspace: &WorkspaceId) -> Principal {
     Principal {
         workspace: workspace.clone(),
+        user: UserId::operator(),
+        role: Role::Owner,
         key: None,
         scope: Scope::Workspace,
     }
@@ -52,11 +80,12 @@ pub async fn make_sandbox(
         timeout: None,
         on_timeout: OnTimeout::Kill,
         auto_resume: true,
-        sleep: None,
+        sleep: SleepChanges::default(),
         metadata: BTreeMap::from([("woodfrog.session".to_owned(), label.to_owned())]),
         env: BTreeMap::new(),
         network: NetworkSpec::default(),
         secure: true,
+        volumes: Vec::new(),
         resources: None,
         idempotency_key: None,
     };
@@ -90,7 +119,9 @@ impl Machines for EngineMachines {
         guest: &GuestLease,
         session: &Session,
     ) -> Result<StartRequest, Fault> {
-        command(&self.agents, sandbox, guest, session).await
+        let mut request = command(&self.agents, sandbox, guest, session).await?;
+        request.env.extend(self.environment(session).await?);
+        Ok(request)
     }
 
     async fn replace(&self, session: &Session) -> Result<Option<SandboxId>, Fault> {
@@ -104,6 +135,26 @@ impl Machines for EngineMachines {
         let principal = workspace(&session.workspace);
         let made = make_sandbox(&self.engine, &principal, template, session.id.as_str());
         made.await.map(Some)
+    }
+
+    async fn at_turn(&self, session: &Session, snapshot: &SnapshotId) -> Result<SandboxId, Fault> {
+        let principal = workspace(&session.workspace);
+        let (template, label) = (snapshot.as_str(), session.id.as_str());
+        let made = make_sandbox(&self.engine, &principal, template, label).await?;
+        match end_agents(&self.engine.guest(&made).await?).await {
+            Ok(()) => Ok(made),
+            Err(fault) => {
+                self.discard(session, &made).await;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn discard(&self, session: &Session, sandbox: &SandboxId) {
+        let principal = workspace(&session.workspace);
+        if let Err(fault) = self.engine.sandbox_delete(&principal, sandbox).await {
+            tracing::warn!(%sandbox, %fault, "a sandbox that nobody wants could not be deleted");
+        }
     }
 
     async fn keep_turn(&self, session: &Session, turn: u64) -> Result<Option<SnapshotId>, Fault> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use woodfrog_acp::{Act, ClientMessage, Conversation, History, Id, Outcome, Prompt, Step, Waiter};
+use woodfrog_acp::{
+    Act, ClientMessage, Conversation, History, Id, Mark, Outcome, Prompt, Step, Waiter,
+};
 use woodfrog_store::{SessionAppend, SessionStore};
 use woodfrog_types::session::{
     LogEnd, NewSessionEvent, Session, SessionEvent, Source, Stream, Turn, kind,
@@ -21,8 +23,10 @@ use crate::reader::fault;
 
 mod failure;
 mod open;
+mod silence;
 
 pub(crate) use failure::failure;
+use silence::Silence;
 
 /// Commands that may wait; the next caller waits for room.
 const INBOX: usize = 256;
@@ -32,6 +36,8 @@ const BATCH: usize = 256;
 const LINGER: Duration = Duration::from_secs(300);
 /// Entries looked at for a history, as a multiple of those told: chunks and marks are among them.
 const HISTORY_FACTOR: usize = 8;
+/// Times that a history goes on before a place to which its session was rewound.
+const HISTORY_READS: usize = 64;
 
 /// What an owner is asked for.
 #[derive(Debug)]
@@ -58,6 +64,12 @@ pub(crate) enum Command {
         author: Option<String>,
         reply: oneshot::Sender<Outcome>,
     },
+    /// Goes on from the end of a turn, in this sandbox.
+    Rewind {
+        to: Mark,
+        sandbox: SandboxId,
+        reply: oneshot::Sender<Outcome>,
+    },
     Finish {
         reason: String,
         give_name_back: bool,
@@ -67,6 +79,8 @@ pub(crate) enum Command {
     Look(oneshot::Sender<Look>),
     /// Takes up what the agent says, if its sandbox is awake; nothing is waited for.
     Attend,
+    /// Somebody waited as long as requests are waited for, in vain.
+    Unanswered,
 }
 
 /// A session as its owner sees it.
@@ -88,6 +102,8 @@ pub(crate) struct Means {
     pub(crate) replay: History,
     /// An agent with nothing to do for this long is ended; it is started again when needed.
     pub(crate) reap: Option<Duration>,
+    /// How long a request to an agent is waited for.
+    pub(crate) request_timeout: Duration,
 }
 
 /// A way to an owner.
@@ -128,6 +144,7 @@ pub(crate) struct Owner {
     starting: Option<oneshot::Receiver<Result<Started, Fault>>>,
     waiters: HashMap<Waiter, oneshot::Sender<Outcome>>,
     next_waiter: Waiter,
+    silence: Silence,
     /// The sandbox sleeps; see [`Heard::Away`].
     away: bool,
     /// Those who are told once the end is written.
@@ -244,6 +261,7 @@ impl Owner {
         let next = match input {
             Input::Command(command) => self.command(command, now),
             Input::Heard(Heard::Line(Line::Whole { bytes, output })) => {
+                self.silence.broken();
                 let stderr = match &self.agent {
                     Some(agent) if looks_like_error(&bytes) => agent.stderr.lines(),
                     _ => Vec::new(),
@@ -316,6 +334,10 @@ impl Owner {
                 let waiter = self.waiter(reply);
                 self.conversation.cancel(author, waiter, now)
             }
+            Command::Rewind { to, sandbox, reply } => {
+                let waiter = self.waiter(reply);
+                self.conversation.rewind(to, &sandbox, waiter, now)
+            }
             Command::Finish {
                 reason,
                 give_name_back,
@@ -330,7 +352,27 @@ impl Owner {
                 Step::default()
             }
             Command::Attend => Step::default(),
+            Command::Unanswered => self.unanswered(now),
         }
+    }
+
+    /// An agent that leaves one request after the other unanswered is ended; the next message
+    /// starts it again.
+    fn unanswered(&mut self, now: Timestamp) -> Step {
+        if !self.conversation.is_up() || !self.silence.is_too_long() {
+            return Step::default();
+        }
+        let Some(agent) = self.agent.take() else {
+            return Step::default();
+        };
+        tracing::warn!(session = %self.id, "an agent that does not answer is ended");
+        agent.stop();
+        let end = woodfrog_acp::AgentEnd {
+            code: None,
+            status: "given up: it does not answer".to_owned(),
+            stderr: agent.stderr.lines(),
+        };
+        self.conversation.exited(&end, now)
     }
 
     fn look(&self) -> Look {
@@ -461,17 +503,32 @@ impl Owner {
 
     async fn history(&self, conversation: &str, upto: u64) -> Result<Option<String>, Fault> {
         let limits = self.means.replay;
-        let slice = self
-            .means
-            .store
-            .session_read_back(&self.id, Stream::Log, upto, limits.events * HISTORY_FACTOR)
-            .await
-            .map_err(|error| fault(error, &self.id))?;
-        Ok(woodfrog_acp::history(
-            slice.events.iter(),
-            conversation,
-            limits,
-        ))
+        let wanted = limits.events * HISTORY_FACTOR;
+        let (mut events, mut upto) = (Vec::new(), upto);
+        for _ in 0..HISTORY_READS {
+            let room = wanted.saturating_sub(events.len());
+            if room == 0 || upto == 0 {
+                break;
+            }
+            let read = self
+                .means
+                .store
+                .session_read_back(&self.id, Stream::Log, upto, room);
+            let slice = read.await.map_err(|error| fault(error, &self.id))?;
+            let Some(last) = slice.events.last() else {
+                break;
+            };
+            upto = last.sequence.saturating_sub(1);
+            for event in slice.events {
+                // What lies between is no part of the conversation any more.
+                if let Some(place) = woodfrog_acp::rewound_to(&event) {
+                    upto = place;
+                    break;
+                }
+                events.push(event);
+            }
+        }
+        Ok(woodfrog_acp::history(events.iter(), conversation, limits))
     }
 
     /// Keeps what the sandbox is now with the turn. Nobody waits for it.

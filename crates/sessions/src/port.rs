@@ -32,6 +32,13 @@ pub trait Machines: Send + Sync + 'static {
     /// Another sandbox for a session whose own is gone; `None` where none is made.
     async fn replace(&self, session: &Session) -> Result<Option<SandboxId>, Fault>;
 
+    /// Another sandbox that is as the session's own was when this snapshot was taken. None of the
+    /// agents that ran there goes on.
+    async fn at_turn(&self, session: &Session, snapshot: &SnapshotId) -> Result<SandboxId, Fault>;
+
+    /// Takes back a sandbox that nobody was told of.
+    async fn discard(&self, session: &Session, sandbox: &SandboxId);
+
     /// Keeps what the sandbox is at the end of a turn, if this session's settings ask for it.
     async fn keep_turn(&self, session: &Session, turn: u64) -> Result<Option<SnapshotId>, Fault>;
 }

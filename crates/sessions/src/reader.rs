@@ -147,7 +147,7 @@ fn ended(changed: Result<(), watch::error::RecvError>) -> Result<(), Fault> {
 pub(crate) fn fault(error: StoreError, session: &SessionId) -> Fault {
     match error {
         StoreError::NotFound { .. } => not_found(session.as_str()),
-        StoreError::Conflict { .. } => Fault::new(
+        StoreError::Conflict { .. } | StoreError::Fenced { .. } => Fault::new(
             Code::SessionTaken,
             "another server has taken the session over; try again there",
         ),

@@ -21,6 +21,7 @@ use crate::reader::{Reader, fault, not_found};
 
 mod acp;
 mod managed;
+mod turns;
 
 pub use acp::{AcpServer, Lines, Posted};
 pub use managed::{NewSession, TurnOutcome};
@@ -302,6 +303,7 @@ impl Sessions {
             hub: self.hub(id),
             replay: self.inner.options.replay,
             reap: self.inner.options.reap,
+            request_timeout: self.inner.options.request_timeout,
         }
     }
 
@@ -332,7 +334,14 @@ impl Sessions {
         // An owner may end, for want of work, just as it is asked.
         for _ in 0..3 {
             match self.handle(id).send(command).await {
-                Ok(()) => return answered(answer, timeout).await,
+                Ok(()) => {
+                    let answer = answered(answer, timeout).await;
+                    if matches!(&answer, Err(fault) if fault.code == Code::DeadlineExceeded) {
+                        // One that has ended meanwhile has nothing to count.
+                        let _ = self.handle(id).send(Command::Unanswered).await;
+                    }
+                    return answer;
+                }
                 Err(back) => command = back,
             }
         }

@@ -76,7 +76,7 @@ pub(crate) async fn list(
 
 pub(crate) async fn unfinished(client: &impl GenericClient) -> Result<Vec<Build>> {
     let sql = "SELECT * FROM builds WHERE state IN ('waiting', 'building') \
-               ORDER BY created_at, id";
+               AND (this_node() IS NULL OR node = this_node()) ORDER BY created_at, id";
     all(client, WHAT, sql, &[], build_from_row).await
 }
 
@@ -124,10 +124,8 @@ pub(crate) async fn log_list(
     all(client, LINE, sql, &args, line_from_row).await
 }
 
-/// One statement, so that builds and cache are of one moment.
 pub(crate) async fn layers_in_use(client: &impl GenericClient) -> Result<Vec<String>> {
-    let sql = "SELECT layers FROM builds WHERE layers <> '[]' \
-               UNION ALL SELECT json_build_array(layer)::text FROM layer_cache";
+    let sql = "SELECT layers FROM builds WHERE layers <> '[]'";
     let stacks = all(client, WHAT, sql, &[], image_layers).await?;
     let layers: BTreeSet<String> = stacks.into_iter().flatten().collect();
     Ok(layers.into_iter().collect())

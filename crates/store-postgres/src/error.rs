@@ -39,10 +39,14 @@ pub enum OpenError {
     },
 }
 
+/// What `fence` of `migrations/0006_nodes.sql` raises.
+const FENCED: &str = "WF001";
+
 /// Converts an error of a statement on records called `what`.
 pub(crate) fn store_error(what: &'static str, error: Error) -> StoreError {
     match error.code() {
         Some(code) if *code == SqlState::UNIQUE_VIOLATION => StoreError::Constraint { what },
+        Some(code) if code.code() == FENCED => StoreError::Fenced { what },
         _ => StoreError::Unavailable(Box::new(error)),
     }
 }

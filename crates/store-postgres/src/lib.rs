@@ -4,24 +4,31 @@
 //! sessions: those that wait at the same moment share one. See `docs/design/store.md`.
 #![forbid(unsafe_code)]
 
+mod analytics;
 mod append;
+mod audit;
+mod billing;
 mod builds;
 mod client;
 mod error;
 mod events;
 mod keys;
+mod leases;
 mod listing;
 mod migrate;
 mod persist;
+mod runs;
 mod sandbox_sessions;
 mod sandboxes;
 mod secrets;
 mod session_log;
 mod sessions;
 mod settings;
+mod sleep;
 mod snapshots;
 mod templates;
 mod text;
+mod workspaces;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,6 +36,7 @@ use std::time::Duration;
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 use woodfrog_store::{Result, StoreError};
+use woodfrog_types::NodeId;
 
 pub use error::OpenError;
 
@@ -47,6 +55,16 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long the database may work on a statement.
     pub statement_timeout: Duration,
+    /// Which of the servers that share the schema this is; `None`: nobody shares it.
+    pub node: Option<NodeSettings>,
+}
+
+/// A server among others.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    pub id: NodeId,
+    /// How long a lease lasts that is not renewed.
+    pub lease: Duration,
 }
 
 impl Settings {
@@ -58,6 +76,7 @@ impl Settings {
             connections: 16,
             connect_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(30),
+            node: None,
         }
     }
 }
@@ -67,6 +86,7 @@ impl Settings {
 pub struct PostgresStore {
     pool: Pool,
     appends: append::Appends,
+    node: Option<NodeId>,
 }
 
 impl PostgresStore {
@@ -80,7 +100,12 @@ impl PostgresStore {
         warn_if_not_durable(&client).await?;
         drop(client);
         let appends = append::Appends::start(pool.clone());
-        Ok(Self { pool, appends })
+        let node = settings.node.as_ref().map(|node| node.id.clone());
+        Ok(Self {
+            pool,
+            appends,
+            node,
+        })
     }
 
     async fn client(&self) -> Result<Client> {
@@ -98,12 +123,21 @@ fn pool(settings: &Settings) -> std::result::Result<Pool, OpenError> {
     }
     let mut config = tokio_postgres::Config::from_str(&settings.url)?;
     // Whatever the database's own defaults are, a commit is on disk when it is answered.
-    let options = format!(
+    let mut options = format!(
         "{} -c search_path={} -c statement_timeout={} -c synchronous_commit=on",
         config.get_options().unwrap_or_default(),
         settings.schema,
         settings.statement_timeout.as_millis(),
     );
+    if let Some(node) = &settings.node {
+        // Who was this node before is another process, and must not be taken for this one.
+        options.push_str(&format!(
+            " -c woodfrog.node={} -c woodfrog.process={} -c woodfrog.lease_ms={}",
+            node.id,
+            NodeId::generate(),
+            node.lease.as_millis(),
+        ));
+    }
     config.options(options.trim());
     config.connect_timeout(settings.connect_timeout);
     if config.get_application_name().is_none() {

@@ -16,11 +16,53 @@ pub(crate) struct Migration {
 }
 
 /// All of them, numbered from 1 without a gap.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../migrations/0001_initial.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "initial",
+        sql: include_str!("../migrations/0001_initial.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "workspaces",
+        sql: include_str!("../migrations/0002_workspaces.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "runs",
+        sql: include_str!("../migrations/0003_runs.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "billing",
+        sql: include_str!("../migrations/0004_billing.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "analytics",
+        sql: include_str!("../migrations/0005_analytics.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "nodes",
+        sql: include_str!("../migrations/0006_nodes.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "artifacts",
+        sql: include_str!("../migrations/0007_artifacts.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "volume_sizes",
+        sql: include_str!("../migrations/0008_volume_sizes.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "sleep_kept",
+        sql: include_str!("../migrations/0009_sleep_kept.sql"),
+    },
+];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     version    BIGINT PRIMARY KEY,

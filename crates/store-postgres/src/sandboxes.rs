@@ -50,6 +50,8 @@ impl SandboxStore for PostgresStore {
         let transaction = begin(&mut client, WHAT).await?;
         let sql = "DELETE FROM sandboxes WHERE id = $1";
         if change(&transaction, WHAT, sql, &[&id.as_str()]).await? > 0 {
+            let holds = "DELETE FROM sandbox_holds WHERE sandbox = $1";
+            change(&transaction, WHAT, holds, &[&id.as_str()]).await?;
             sandbox_sessions::end(&transaction, id, &events).await?;
             append(&transaction, id, &events).await?;
         }
@@ -97,8 +99,39 @@ impl SandboxStore for PostgresStore {
         .await
     }
 
+    async fn sandbox_of_runs(
+        &self,
+        after: Option<&SandboxId>,
+        limit: usize,
+    ) -> Result<Vec<Sandbox>> {
+        // The label is a part of the index, as a migration has it. Another node's are its own
+        // business.
+        let sql = "SELECT * FROM sandboxes WHERE strpos(metadata, '\"woodfrog.run\":') > 0 \
+                   AND id > $1 \
+                   AND NOT EXISTS (SELECT 1 FROM leases WHERE sandbox = id AND node <> this_node()) \
+                   ORDER BY id LIMIT $2";
+        let after = after.map_or("", SandboxId::as_str);
+        let found = rows(
+            &self.client().await?,
+            WHAT,
+            sql,
+            &[&after, &to_sql_int(limit)],
+        )
+        .await?;
+        let readable = |row| {
+            let row = &Cells(row);
+            sandbox_from_row(row)
+                .map_err(|error| name_culprit(row, error))
+                .inspect_err(|error| tracing::error!(%error, "a sandbox is left out"))
+                .ok()
+        };
+        Ok(found.iter().filter_map(readable).collect())
+    }
+
     async fn sandbox_recover(&self) -> Result<Recovery> {
-        let sql = "SELECT * FROM sandboxes ORDER BY id";
+        let sql = "SELECT * FROM sandboxes WHERE this_node() IS NULL \
+                   OR EXISTS (SELECT 1 FROM leases WHERE sandbox = id AND node = this_node()) \
+                   ORDER BY id";
         let mut found = Recovery::default();
         for row in rows(&self.client().await?, WHAT, sql, &[]).await? {
             let row = &Cells(&row);
@@ -115,7 +148,9 @@ impl SandboxStore for PostgresStore {
     }
 
     async fn sandbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<SandboxId>> {
+        // Another node's are its own business.
         let sql = "SELECT id FROM sandboxes WHERE due IS NOT NULL AND due <= $1 \
+                   AND NOT EXISTS (SELECT 1 FROM leases WHERE sandbox = id AND node <> this_node()) \
                    ORDER BY due, id LIMIT $2";
         let (now, limit) = (now.as_millis(), to_sql_int(limit));
         all(&self.client().await?, WHAT, sql, &[&now, &limit], |row| {
@@ -125,7 +160,9 @@ impl SandboxStore for PostgresStore {
     }
 
     async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>> {
-        let sql = "SELECT due FROM sandboxes WHERE due IS NOT NULL ORDER BY due LIMIT 1";
+        let sql = "SELECT due FROM sandboxes WHERE due IS NOT NULL \
+                   AND NOT EXISTS (SELECT 1 FROM leases WHERE sandbox = id AND node <> this_node()) \
+                   ORDER BY due LIMIT 1";
         first(&self.client().await?, WHAT, sql, &[], |row| {
             time_column(row, WHAT, "due")
         })

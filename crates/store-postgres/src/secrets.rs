@@ -109,11 +109,13 @@ impl SecretStore for PostgresStore {
 #[async_trait]
 impl VolumeStore for PostgresStore {
     async fn volume_insert(&self, volume: &Volume) -> Result<()> {
-        let sql = "INSERT INTO volumes (id, workspace, name, created_at) VALUES ($1, $2, $3, $4)";
-        let args: [Arg<'_>; 4] = [
+        let sql = "INSERT INTO volumes (id, workspace, name, size_bytes, created_at) \
+                   VALUES ($1, $2, $3, $4, $5)";
+        let args: [Arg<'_>; 5] = [
             &volume.id.as_str(),
             &volume.workspace.as_str(),
             &Text(&volume.name),
+            &volume.size_bytes.map(to_sql_int),
             &volume.created_at.as_millis(),
         ];
         change(&self.client().await?, VOLUME, sql, &args)

@@ -214,6 +214,20 @@ impl SessionStore for PostgresStore {
         Ok(removed)
     }
 
+    async fn session_scan(
+        &self,
+        after: Option<&SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionId>> {
+        let sql = "SELECT id FROM sessions WHERE id > $1 ORDER BY id LIMIT $2";
+        let after = after.map_or("", SessionId::as_str);
+        let args: [Arg<'_>; 2] = [&after, &to_sql_int(limit)];
+        all(&self.client().await?, WHAT, sql, &args, |row| {
+            id_column(row, WHAT, "id")
+        })
+        .await
+    }
+
     async fn session_ended(&self, before: Timestamp, limit: usize) -> Result<Vec<SessionId>> {
         let sql = "SELECT id FROM sessions WHERE ended_at IS NOT NULL AND ended_at < $1 \
                    ORDER BY ended_at, id LIMIT $2";

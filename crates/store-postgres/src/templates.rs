@@ -132,6 +132,19 @@ impl TemplateStore for PostgresStore {
         .await
     }
 
+    async fn layers_cached(&self) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT layer COLLATE \"C\" AS layer FROM layer_cache ORDER BY 1";
+        let client = self.client().await?;
+        all(&client, LAYER, sql, &[], |row| get(row, LAYER, "layer")).await
+    }
+
+    async fn layer_cache_forget(&self, layer: &str) -> Result<()> {
+        let sql = "DELETE FROM layer_cache WHERE layer = $1";
+        change(&self.client().await?, LAYER, sql, &[&Text(layer)])
+            .await
+            .map(drop)
+    }
+
     async fn layers_in_use(&self) -> Result<Vec<String>> {
         builds::layers_in_use(&self.client().await?).await
     }

@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+mod billing;
 mod build;
+mod run;
 mod sandbox;
 mod session;
 mod sleep;
@@ -12,7 +14,9 @@ mod snapshot;
 
 mod columns;
 mod log;
+mod mount;
 mod small;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -25,18 +29,33 @@ use woodfrog_types::Timestamp;
 use woodfrog_types::event::Level;
 use woodfrog_types::sandbox::Resources;
 
+pub use billing::{
+    alert_from_row, budget_from_row, delivery_from_row, happening_from_row, meter_from_row,
+    prices_from_row, prices_to_json, spending_from_row, webhook_from_row, webhook_state_columns,
+};
 pub use build::{build_from_row, build_layers, build_to_json, image_layers};
 pub use build::{template_from_row, template_to_json};
 pub use columns::{Cell, Columns, get};
 pub use log::{LogRow, log_row_from_row, turn_from_row};
+pub use run::{
+    UsageColumns, artifact_from_row, cost, run_ended_at, run_event_from_row, run_from_row,
+    run_to_json, tokens, usage_columns, usage_from_row, usage_totals_from_row,
+};
 pub use sandbox::{sandbox_from_row, sandbox_to_json};
 pub use session::{session_from_row, session_to_json};
+pub use sleep::{
+    hold_from_row, run_hold_from_row, sleep_defaults_from_row, sleep_defaults_to_json,
+};
 pub use small::{
     entry_from_row, event_from_row, key_from_row, line_from_row, persisted_event_from_row,
     persisted_session_from_row, sandbox_session_from_row, scope_to_stored, secret_from_row,
     volume_from_row,
 };
 pub use snapshot::{snapshot_from_row, snapshot_to_json};
+pub use workspace::{
+    audit_ends_from_row, audit_from_row, limits_from_row, limits_to_json, member_from_row,
+    workspace_from_row, workspace_role_from_row,
+};
 
 pub type StringMap = BTreeMap<String, String>;
 
@@ -97,6 +116,19 @@ pub fn time_column_opt(
 pub fn count_column(row: &dyn Columns, what: &'static str, column: &str) -> Result<u64> {
     let value: i64 = get(row, what, column)?;
     u64::try_from(value).map_err(|_| corrupt(what, format!("{column} is negative: {value}")))
+}
+
+/// The same, where NULL is `None`.
+pub fn count_column_opt(
+    row: &dyn Columns,
+    what: &'static str,
+    column: &str,
+) -> Result<Option<u64>> {
+    let value: Option<i64> = get(row, what, column)?;
+    let counted = |value: i64| {
+        u64::try_from(value).map_err(|_| corrupt(what, format!("{column} is negative: {value}")))
+    };
+    value.map(counted).transpose()
 }
 
 pub fn level_column(row: &dyn Columns, what: &'static str, column: &str) -> Result<Level> {

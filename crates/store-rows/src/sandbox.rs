@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::Timestamp;
-use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::network::{EgressProxy, Hidden, NetworkSpec, ProxyTls};
 use woodfrog_types::sandbox::{EndReason, OnTimeout, Sandbox};
+use woodfrog_types::secret::Sealed;
 use woodfrog_types::sleep::SleepPolicy;
 
+use crate::mount::{StoredMount, mounts_from_stored, mounts_to_stored};
 use crate::sleep::{StoredEnd, StoredPolicy, StoredState, state_from_stored, state_to_stored};
 use crate::{
     Columns, StoredResources, StringMap, corrupt, count_column, duration_to_millis, get, id_column,
@@ -65,6 +67,9 @@ struct Common {
     env: StringMap,
     network: StoredNetwork,
     secure: bool,
+    /// Missing in records of servers that mounted none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    volumes: Vec<StoredMount>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -83,7 +88,27 @@ struct StoredNetwork {
     dns_servers: Vec<IpAddr>,
     allow_public_traffic: bool,
     mask_request_host: Option<String>,
+    /// Host → at most one set of headers, with sealed values.
     header_rules: BTreeMap<String, Vec<StringMap>>,
+    #[serde(default)]
+    egress_proxy: Option<StoredProxy>,
+    #[serde(default)]
+    https_ports: Vec<u16>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredProxy {
+    address: String,
+    username: Option<String>,
+    /// Sealed.
+    password: Option<String>,
+    tls: Option<StoredProxyTls>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredProxyTls {
+    server_name: Option<String>,
+    ca_cert: Option<String>,
 }
 
 /// The text of the `body` column.
@@ -102,8 +127,9 @@ pub fn sandbox_to_json(sandbox: &Sandbox) -> Result<String> {
             auto_resume: sandbox.auto_resume,
             resources: sandbox.resources.into(),
             env: sandbox.env.clone(),
-            network: network_to_stored(&sandbox.network),
+            network: network_to_stored(&sandbox.network)?,
             secure: sandbox.secure,
+            volumes: mounts_to_stored(&sandbox.volumes),
         },
     });
     to_json(WHAT, &body)
@@ -141,8 +167,9 @@ pub fn sandbox_from_row(row: &dyn Columns) -> Result<Sandbox> {
         resources: common.resources.into(),
         env: common.env,
         metadata: json_column(row, WHAT, "metadata")?,
-        network: network_from_stored(common.network),
+        network: network_from_stored(common.network)?,
         secure: common.secure,
+        volumes: mounts_from_stored(WHAT, common.volumes)?,
     })
 }
 
@@ -199,7 +226,7 @@ fn on_timeout_from_stored(stored: StoredOnTimeout) -> OnTimeout {
     }
 }
 
-fn network_to_stored(network: &NetworkSpec) -> StoredNetwork {
+fn network_to_stored(network: &NetworkSpec) -> Result<StoredNetwork> {
     let NetworkSpec {
         internet,
         allow_out,
@@ -208,26 +235,82 @@ fn network_to_stored(network: &NetworkSpec) -> StoredNetwork {
         allow_public_traffic,
         mask_request_host,
         header_rules,
+        egress_proxy,
+        https_ports,
     } = network.clone();
-    StoredNetwork {
+    let rules = header_rules.into_iter().map(|(host, headers)| {
+        let sealed = headers
+            .into_iter()
+            .map(|(name, value)| Ok((name, hidden_to_stored(value)?)));
+        Ok((host, vec![sealed.collect::<Result<StringMap>>()?]))
+    });
+    let proxy = egress_proxy.map(|proxy| {
+        Ok(StoredProxy {
+            address: proxy.address,
+            username: proxy.username,
+            password: proxy.password.map(hidden_to_stored).transpose()?,
+            tls: proxy.tls.map(|tls| StoredProxyTls {
+                server_name: tls.server_name,
+                ca_cert: tls.ca_cert,
+            }),
+        })
+    });
+    Ok(StoredNetwork {
         internet,
         allow_out,
         deny_out,
         dns_servers,
         allow_public_traffic,
         mask_request_host,
-        header_rules,
-    }
+        header_rules: rules.collect::<Result<_>>()?,
+        egress_proxy: proxy.transpose()?,
+        https_ports,
+    })
 }
 
-fn network_from_stored(stored: StoredNetwork) -> NetworkSpec {
-    NetworkSpec {
+fn network_from_stored(stored: StoredNetwork) -> Result<NetworkSpec> {
+    let rules = stored.header_rules.into_iter().map(|(host, sets)| {
+        let sealed = sets.into_iter().flatten();
+        let headers = sealed.map(|(name, value)| Ok((name, hidden_from_stored(&value)?)));
+        Ok((host, headers.collect::<Result<BTreeMap<_, _>>>()?))
+    });
+    let proxy = stored.egress_proxy.map(|proxy| {
+        Ok(EgressProxy {
+            address: proxy.address,
+            username: proxy.username,
+            password: proxy
+                .password
+                .as_deref()
+                .map(hidden_from_stored)
+                .transpose()?,
+            tls: proxy.tls.map(|tls| ProxyTls {
+                server_name: tls.server_name,
+                ca_cert: tls.ca_cert,
+            }),
+        })
+    });
+    Ok(NetworkSpec {
         internet: stored.internet,
         allow_out: stored.allow_out,
         deny_out: stored.deny_out,
         dns_servers: stored.dns_servers,
         allow_public_traffic: stored.allow_public_traffic,
         mask_request_host: stored.mask_request_host,
-        header_rules: stored.header_rules,
+        header_rules: rules.collect::<Result<_>>()?,
+        egress_proxy: proxy.transpose()?,
+        https_ports: stored.https_ports,
+    })
+}
+
+/// What is not sealed does not get into a database.
+fn hidden_to_stored(value: Hidden) -> Result<String> {
+    match value {
+        Hidden::Sealed(Sealed(bytes)) => Ok(hex::encode(bytes)),
+        Hidden::Plain(_) => Err(corrupt(WHAT, "a value to be hidden was not sealed")),
     }
+}
+
+fn hidden_from_stored(text: &str) -> Result<Hidden> {
+    let bytes = hex::decode(text).map_err(|_| corrupt(WHAT, "a sealed value is not one"))?;
+    Ok(Hidden::Sealed(Sealed(bytes)))
 }

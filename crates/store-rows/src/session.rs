@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
-use woodfrog_types::session::{AgentProcess, Binding, Session, SessionFace, SessionState};
+use woodfrog_types::session::{AgentProcess, Binding, Choice, Session, SessionFace, SessionState};
 
 use crate::{
     Columns, corrupt, count_column, get, id_column, json_column, time_column, time_column_opt,
@@ -45,6 +45,9 @@ struct StoredBinding {
     incarnation: u64,
     init: String,
     replay_due: Option<u64>,
+    /// Methods and their parameters; rows of earlier releases have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    chosen: Vec<(String, String)>,
 }
 
 /// The text of the `body` column.
@@ -111,6 +114,11 @@ impl From<&Binding> for StoredBinding {
             incarnation: binding.incarnation,
             init: binding.init.clone(),
             replay_due: binding.replay_due,
+            chosen: binding
+                .chosen
+                .iter()
+                .map(|it| (it.method.clone(), it.params.clone()))
+                .collect(),
         }
     }
 }
@@ -122,6 +130,11 @@ impl From<StoredBinding> for Binding {
             agent: stored.agent,
             incarnation: stored.incarnation,
             init: stored.init,
+            chosen: stored
+                .chosen
+                .into_iter()
+                .map(|(method, params)| Choice { method, params })
+                .collect(),
             replay_due: stored.replay_due,
         }
     }

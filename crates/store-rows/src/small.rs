@@ -6,14 +6,15 @@ use woodfrog_store::{
     IdempotencyEntry, IdempotencyOutcome, PersistedEvent, PersistedSession, Result,
 };
 use woodfrog_types::event::SandboxEvent;
-use woodfrog_types::key::{ApiKey, Scope};
+use woodfrog_types::key::{ApiKey, KeyReach, PreviousSecret, Scope};
 use woodfrog_types::sandbox_session::{Framework, SandboxSession};
 use woodfrog_types::secret::{Sealed, Secret, Volume};
 use woodfrog_types::template::BuildLogLine;
 
+use crate::workspace::{role_column, user_in};
 use crate::{
-    Columns, corrupt, count_column, get, id_column, json_column, level_column, time_column,
-    time_column_opt,
+    Columns, corrupt, count_column, count_column_opt, get, id_column, json_column, level_column,
+    time_column, time_column_opt,
 };
 
 const EVENT: &str = "event";
@@ -47,6 +48,7 @@ pub fn scope_to_stored(scope: Scope) -> &'static str {
 
 pub fn key_from_row(row: &dyn Columns) -> Result<ApiKey> {
     let scope: String = get(row, KEY, "scope")?;
+    let reach: String = get(row, KEY, "reach")?;
     Ok(ApiKey {
         id: id_column(row, KEY, "id")?,
         workspace: id_column(row, KEY, "workspace")?,
@@ -55,12 +57,31 @@ pub fn key_from_row(row: &dyn Columns) -> Result<ApiKey> {
             .into_iter()
             .find(|known| scope_to_stored(*known) == scope)
             .ok_or_else(|| corrupt(KEY, format!("unknown scope `{scope}`")))?,
+        user: match get::<Option<String>>(row, KEY, "user_name")? {
+            None => None,
+            Some(user) => Some(user_in(KEY, &user)?),
+        },
+        role: role_column(row, KEY)?,
+        reach: KeyReach::parse(&reach)
+            .ok_or_else(|| corrupt(KEY, format!("unknown reach `{reach}`")))?,
         hint: get(row, KEY, "hint")?,
         digest: get(row, KEY, "digest")?,
+        previous: previous(row)?,
         created_at: time_column(row, KEY, "created_at")?,
         expires_at: time_column_opt(row, KEY, "expires_at")?,
         last_used_at: time_column_opt(row, KEY, "last_used_at")?,
     })
+}
+
+fn previous(row: &dyn Columns) -> Result<Option<PreviousSecret>> {
+    let digest = row.bytes(KEY, "previous_digest")?;
+    let until = time_column_opt(row, KEY, "previous_until")?;
+    let (Some(digest), Some(until)) = (digest, until) else {
+        return Ok(None);
+    };
+    let digest = <[u8; 32]>::try_from(digest.as_slice());
+    let digest = digest.map_err(|_| corrupt(KEY, "the digest before has another length"))?;
+    Ok(Some(PreviousSecret { digest, until }))
 }
 
 pub fn secret_from_row(row: &dyn Columns) -> Result<Secret> {
@@ -81,6 +102,7 @@ pub fn volume_from_row(row: &dyn Columns) -> Result<Volume> {
         id: id_column(row, VOLUME, "id")?,
         workspace: id_column(row, VOLUME, "workspace")?,
         name: get(row, VOLUME, "name")?,
+        size_bytes: count_column_opt(row, VOLUME, "size_bytes")?,
         created_at: time_column(row, VOLUME, "created_at")?,
     })
 }

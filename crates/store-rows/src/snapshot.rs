@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use woodfrog_store::Result;
 use woodfrog_types::snapshot::{
-    Snapshot, SnapshotPlace, SnapshotPurpose, SnapshotSize, SnapshotState,
+    ArchiveId, Snapshot, SnapshotPlace, SnapshotPurpose, SnapshotSize, SnapshotState,
 };
 
+use crate::mount::{StoredMount, mounts_from_stored, mounts_to_stored};
 use crate::sleep::StoredContent;
 use crate::{
     Columns, StoredResources, StringMap, corrupt, count_column, get, id_column, json_column, parse,
@@ -35,6 +36,9 @@ struct BodyV1 {
     build: String,
     resources: StoredResources,
     env: StringMap,
+    /// Missing in records of servers that mounted none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    volumes: Vec<StoredMount>,
     driver: String,
     size: StoredSize,
 }
@@ -62,7 +66,8 @@ enum StoredState {
 #[serde(rename_all = "snake_case")]
 enum StoredPlace {
     Local,
-    Archive,
+    Both { id: String },
+    Archive { id: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,9 +84,14 @@ pub fn snapshot_to_json(snapshot: &Snapshot) -> Result<String> {
         content: snapshot.content.into(),
         purpose: purpose_to_stored(&snapshot.purpose),
         state: state_to_stored(&snapshot.state),
-        place: match snapshot.place {
+        place: match &snapshot.place {
             SnapshotPlace::Local => StoredPlace::Local,
-            SnapshotPlace::Archive => StoredPlace::Archive,
+            SnapshotPlace::Both { archive } => StoredPlace::Both {
+                id: archive.0.clone(),
+            },
+            SnapshotPlace::Archive { archive } => StoredPlace::Archive {
+                id: archive.0.clone(),
+            },
         },
         labels: snapshot.labels.clone(),
         template: snapshot.template.to_string(),
@@ -89,6 +99,7 @@ pub fn snapshot_to_json(snapshot: &Snapshot) -> Result<String> {
         build: snapshot.build.to_string(),
         resources: snapshot.resources.into(),
         env: snapshot.env.clone(),
+        volumes: mounts_to_stored(&snapshot.volumes),
         driver: snapshot.driver.clone(),
         size: StoredSize {
             memory: snapshot.size.memory_bytes,
@@ -121,7 +132,12 @@ pub fn snapshot_from_row(row: &dyn Columns) -> Result<Snapshot> {
         state,
         place: match body.place {
             StoredPlace::Local => SnapshotPlace::Local,
-            StoredPlace::Archive => SnapshotPlace::Archive,
+            StoredPlace::Both { id } => SnapshotPlace::Both {
+                archive: ArchiveId(id),
+            },
+            StoredPlace::Archive { id } => SnapshotPlace::Archive {
+                archive: ArchiveId(id),
+            },
         },
         generation: count_column(row, WHAT, "generation")?,
         name: get(row, WHAT, "name")?,
@@ -131,6 +147,7 @@ pub fn snapshot_from_row(row: &dyn Columns) -> Result<Snapshot> {
         build: parse(WHAT, &body.build)?,
         resources: body.resources.into(),
         env: body.env,
+        volumes: mounts_from_stored(WHAT, body.volumes)?,
         driver: body.driver,
         size: SnapshotSize {
             memory_bytes: body.size.memory,

@@ -139,10 +139,14 @@ pub(crate) fn cached_layer(conn: &Connection, key: &str) -> Result<Option<(Strin
     })
 }
 
-/// One statement, so that builds and cache are of one moment.
+pub(crate) fn layers_cached(conn: &Connection) -> Result<Vec<String>> {
+    let what = "cached layer";
+    let sql = "SELECT DISTINCT layer FROM layer_cache ORDER BY layer";
+    all(conn, what, sql, [], |row| get(row, what, "layer"))
+}
+
 pub(crate) fn layers_in_use(conn: &Connection) -> Result<Vec<String>> {
-    let sql = "SELECT layers FROM builds WHERE layers <> '[]' \
-               UNION ALL SELECT json_array(layer) FROM layer_cache";
+    let sql = "SELECT layers FROM builds WHERE layers <> '[]'";
     let stacks = all(conn, WHAT, sql, [], image_layers)?;
     let layers: BTreeSet<String> = stacks.into_iter().flatten().collect();
     Ok(layers.into_iter().collect())

@@ -1,9 +1,10 @@
 //! API keys.
 
 use async_trait::async_trait;
-use rusqlite::params;
-use woodfrog_store::{KeyStore, Result};
+use rusqlite::{Connection, params};
+use woodfrog_store::{KeyStore, Result, StoreError};
 use woodfrog_types::key::ApiKey;
+use woodfrog_types::workspace::UserId;
 use woodfrog_types::{KeyId, Timestamp, WorkspaceId};
 
 use crate::SqliteStore;
@@ -19,8 +20,10 @@ impl KeyStore for SqliteStore {
         let key = key.clone();
         self.write(move |conn| {
             let sql = "INSERT INTO api_keys (id, workspace, name, scope, hint, digest, \
-                       created_at, expires_at, last_used_at) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                       created_at, expires_at, last_used_at, user_name, role, reach, \
+                       previous_digest, previous_until) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+            taken(conn, &key)?;
             let params = params![
                 key.id.as_str(),
                 key.workspace.as_str(),
@@ -31,8 +34,35 @@ impl KeyStore for SqliteStore {
                 key.created_at.as_millis(),
                 key.expires_at.map(Timestamp::as_millis),
                 key.last_used_at.map(Timestamp::as_millis),
+                key.user.as_ref().map(UserId::as_str),
+                key.role.as_str(),
+                key.reach.as_str(),
+                key.previous.map(|previous| previous.digest),
+                key.previous.map(|previous| previous.until.as_millis()),
             ];
             change(conn, WHAT, sql, params).map(drop)
+        })
+        .await
+    }
+
+    async fn key_update(&self, key: &ApiKey) -> Result<()> {
+        let key = key.clone();
+        self.write(move |conn| {
+            taken(conn, &key)?;
+            let sql = "UPDATE api_keys SET digest = ?2, hint = ?3, previous_digest = ?4, \
+                       previous_until = ?5, expires_at = ?6 WHERE id = ?1";
+            let params = params![
+                key.id.as_str(),
+                key.digest,
+                key.hint,
+                key.previous.map(|previous| previous.digest),
+                key.previous.map(|previous| previous.until.as_millis()),
+                key.expires_at.map(Timestamp::as_millis),
+            ];
+            match change(conn, WHAT, sql, params)? {
+                0 => Err(StoreError::NotFound { what: WHAT }),
+                _ => Ok(()),
+            }
         })
         .await
     }
@@ -40,7 +70,7 @@ impl KeyStore for SqliteStore {
     async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>> {
         let digest = *digest;
         self.read(move |conn| {
-            let sql = "SELECT * FROM api_keys WHERE digest = ?1";
+            let sql = "SELECT * FROM api_keys WHERE digest = ?1 OR previous_digest = ?1";
             first(conn, WHAT, sql, [digest], key_from_row)
         })
         .await
@@ -82,5 +112,15 @@ impl KeyStore for SqliteStore {
             change(conn, WHAT, sql, params![id.as_str(), at.as_millis()]).map(drop)
         })
         .await
+    }
+}
+
+/// Refuses a key whose secret is another one's, of now or of before.
+fn taken(conn: &Connection, key: &ApiKey) -> Result<()> {
+    let sql = "SELECT 1 FROM api_keys WHERE id <> ?1 AND (digest = ?2 OR previous_digest = ?2)";
+    let params = params![key.id.as_str(), key.digest];
+    match first(conn, WHAT, sql, params, |_| Ok(()))? {
+        Some(()) => Err(StoreError::Constraint { what: WHAT }),
+        None => Ok(()),
     }
 }

@@ -5,6 +5,9 @@
 //! caller waits for room. See `docs/design/store.md`.
 #![forbid(unsafe_code)]
 
+mod analytics;
+mod audit;
+mod billing;
 mod builds;
 mod checkpoint;
 mod connection;
@@ -14,17 +17,21 @@ mod keys;
 mod migrate;
 mod persist;
 mod reader;
+mod runs;
 mod sandbox_sessions;
 mod sandboxes;
 mod secrets;
 mod session_log;
 mod sessions;
 mod settings;
+mod sleep;
 mod snapshots;
 mod templates;
+mod workspaces;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use woodfrog_store::Result;
@@ -40,7 +47,11 @@ pub struct SqliteStore {
     // the write-ahead log into the file.
     readers: reader::Readers,
     writer: writer::Writer,
+    days: Arc<analytics::Days>,
 }
+
+/// A file is one server's own.
+impl woodfrog_store::LeaseStore for SqliteStore {}
 
 impl SqliteStore {
     /// Opens or creates the file (mode 0600) and brings its schema up to date.
@@ -54,7 +65,11 @@ impl SqliteStore {
         let checkpoints = checkpoint::Checkpoints::start(path, &mut conn)?;
         let logs = session_log::Logs::resuming();
         let writer = writer::Writer::start(conn, logs, Some(checkpoints))?;
-        Ok(Self { readers, writer })
+        Ok(Self {
+            readers,
+            writer,
+            days: Arc::default(),
+        })
     }
 
     /// Runs `job` in a transaction of its own; returns once it is committed and on disk.

@@ -32,6 +32,14 @@ migrations! {
     3 "secrets" "0003_secrets.sql",
     4 "sandbox_sessions" "0004_sandbox_sessions.sql",
     5 "sessions" "0005_sessions.sql",
+    6 "workspaces" "0006_workspaces.sql",
+    7 "runs" "0007_runs.sql",
+    8 "billing" "0008_billing.sql",
+    9 "analytics" "0009_analytics.sql",
+    10 "days" "0010_days.sql",
+    11 "artifacts" "0011_artifacts.sql",
+    12 "volume_sizes" "0012_volume_sizes.sql",
+    13 "sleep_kept" "0013_sleep_kept.sql",
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (

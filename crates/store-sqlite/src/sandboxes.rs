@@ -19,6 +19,9 @@ use crate::writer::change;
 use crate::{SqliteStore, sandbox_sessions};
 
 const WHAT: &str = "sandbox";
+/// The label is a part of the index, as a migration has it.
+const OF_RUNS: &str = "SELECT * FROM sandboxes \
+     WHERE instr(metadata, '\"woodfrog.run\":') > 0 AND id > ?1 ORDER BY id LIMIT ?2";
 
 #[async_trait]
 impl SandboxStore for SqliteStore {
@@ -45,6 +48,8 @@ impl SandboxStore for SqliteStore {
         self.write(move |conn| {
             let sql = "DELETE FROM sandboxes WHERE id = ?1";
             if change(conn, WHAT, sql, [id.as_str()])? > 0 {
+                let holds = "DELETE FROM sandbox_holds WHERE sandbox = ?1";
+                change(conn, WHAT, holds, [id.as_str()])?;
                 sandbox_sessions::end(conn, &id, &events)?;
                 append(conn, &id, &events)?;
             }
@@ -79,6 +84,25 @@ impl SandboxStore for SqliteStore {
             all(conn, WHAT, sql, [], |row| {
                 sandbox_from_row(row).map_err(|error| name_culprit(row, error))
             })
+        })
+        .await
+    }
+
+    async fn sandbox_of_runs(
+        &self,
+        after: Option<&SandboxId>,
+        limit: usize,
+    ) -> Result<Vec<Sandbox>> {
+        let after = after.map_or_else(String::new, ToString::to_string);
+        self.read(move |conn| {
+            let found = all(
+                conn,
+                WHAT,
+                OF_RUNS,
+                params![after, to_sql_int(limit)],
+                |row| Ok(sandbox_from_row(row).map_err(|error| name_culprit(row, error))),
+            )?;
+            Ok(found.into_iter().filter_map(readable).collect())
         })
         .await
     }
@@ -276,6 +300,13 @@ fn cursor_of(last: &Sandbox) -> String {
     cursor::encode(List::Sandboxes, &at, last.id.as_str())
 }
 
+/// A damaged record must not hide the others.
+fn readable(sandbox: Result<Sandbox>) -> Option<Sandbox> {
+    sandbox
+        .inspect_err(|error| tracing::error!(%error, "a sandbox is left out"))
+        .ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +320,13 @@ mod tests {
             assert!(plan.contains("INDEX sandboxes_by_due"), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         }
+    }
+
+    #[test]
+    fn sandboxes_of_runs_come_from_their_index() {
+        let plan = plan(OF_RUNS);
+        assert!(plan.contains("INDEX sandboxes_of_runs"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
     }
 
     /// Among 100 000 sleepers, of which three are due, asking costs three rows and not 100 000.

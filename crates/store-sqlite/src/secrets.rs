@@ -136,12 +136,13 @@ impl VolumeStore for SqliteStore {
     async fn volume_insert(&self, volume: &Volume) -> Result<()> {
         let volume = volume.clone();
         self.write(move |conn| {
-            let sql = "INSERT INTO volumes (id, workspace, name, created_at) \
-                       VALUES (?1, ?2, ?3, ?4)";
+            let sql = "INSERT INTO volumes (id, workspace, name, size_bytes, created_at) \
+                       VALUES (?1, ?2, ?3, ?4, ?5)";
             let params = params![
                 volume.id.as_str(),
                 volume.workspace.as_str(),
                 volume.name,
+                volume.size_bytes.map(to_sql_int),
                 volume.created_at.as_millis(),
             ];
             change(conn, VOLUME, sql, params).map(drop)

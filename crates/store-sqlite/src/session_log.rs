@@ -117,6 +117,16 @@ impl SessionStore for SqliteStore {
         self.write_log(id, move |conn| remove(conn, &own)).await
     }
 
+    async fn session_scan(
+        &self,
+        after: Option<&SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionId>> {
+        let after = after.cloned();
+        self.read(move |conn| sessions::scan(conn, after.as_ref(), limit))
+            .await
+    }
+
     async fn session_ended(&self, before: Timestamp, limit: usize) -> Result<Vec<SessionId>> {
         self.read(move |conn| sessions::ended(conn, before, limit))
             .await

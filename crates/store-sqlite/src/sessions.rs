@@ -89,6 +89,16 @@ pub(crate) fn by_name(
     first(conn, WHAT, BY_NAME, params, session_from_row)
 }
 
+pub(crate) fn scan(
+    conn: &Connection,
+    after: Option<&SessionId>,
+    limit: usize,
+) -> Result<Vec<SessionId>> {
+    let sql = "SELECT id FROM sessions WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let params = params![after.map_or("", SessionId::as_str), to_sql_int(limit)];
+    all(conn, WHAT, sql, params, |row| id_column(row, WHAT, "id"))
+}
+
 pub(crate) fn ended(conn: &Connection, before: Timestamp, limit: usize) -> Result<Vec<SessionId>> {
     let params = params![before.as_millis(), to_sql_int(limit)];
     all(conn, WHAT, ENDED, params, |row| id_column(row, WHAT, "id"))

@@ -143,6 +143,19 @@ impl TemplateStore for SqliteStore {
             .await
     }
 
+    async fn layers_cached(&self) -> Result<Vec<String>> {
+        self.read(builds::layers_cached).await
+    }
+
+    async fn layer_cache_forget(&self, layer: &str) -> Result<()> {
+        let layer = [layer.to_owned()];
+        self.write(move |conn| {
+            let sql = "DELETE FROM layer_cache WHERE layer = ?1";
+            change(conn, "cached layer", sql, layer).map(drop)
+        })
+        .await
+    }
+
     async fn layers_in_use(&self) -> Result<Vec<String>> {
         self.read(builds::layers_in_use).await
     }

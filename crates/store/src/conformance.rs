@@ -3,12 +3,17 @@
 //! An adapter's tests expand [`crate::store_conformance!`] with an async function that makes an
 //! empty store, and get one test per behaviour.
 
+pub mod analytics;
+pub mod audit;
+pub mod billing;
 pub mod events;
 pub mod fixture;
 pub mod isolation;
 pub mod keys;
+pub mod leases;
 pub mod paging;
 pub mod persist;
+pub mod runs;
 pub mod sandbox_sessions;
 pub mod sandboxes;
 pub mod secrets;
@@ -16,8 +21,11 @@ pub mod session_log;
 pub mod sessions;
 pub mod settings;
 pub mod sleep;
+pub mod sleep_kept;
 pub mod snapshots;
 pub mod templates;
+pub mod usage;
+pub mod workspaces;
 
 use crate::{Result, StoreError};
 
@@ -31,6 +39,7 @@ macro_rules! store_conformance {
     ($make:path) => {
         $crate::store_conformance!(@cases $make,
             sandboxes: [
+                sandbox_of_runs_lists_those_with_the_label,
                 sandbox_comes_back_as_it_was,
                 sandbox_insert_twice_is_refused,
                 sandbox_insert_needs_generation_one,
@@ -62,6 +71,16 @@ macro_rules! store_conformance {
                 sandbox_due_covers_every_rung,
                 sandbox_list_filters_by_state,
                 sandbox_sleeping_ones_count,
+            ],
+            sleep_kept: [
+                sleep_defaults_need_the_generation_before,
+                sleep_defaults_race_has_one_winner,
+                sleep_defaults_go_with_their_workspace,
+                holds_come_back_until_they_are_over,
+                hold_is_released_once,
+                holds_of_runs_are_walked_over,
+                holds_go_with_their_sandbox,
+                holds_of_many_at_once_are_all_kept,
             ],
             snapshots: [
                 snapshot_comes_back_as_it_was,
@@ -111,7 +130,7 @@ macro_rules! store_conformance {
                 build_needs_its_template,
                 build_unfinished_lists_what_runs,
                 build_log_keeps_order_under_concurrency,
-                layers_in_use_are_those_of_builds_and_cache,
+                layers_in_use_are_those_of_builds,
             ],
             keys: [
                 key_is_found_by_digest,
@@ -119,6 +138,25 @@ macro_rules! store_conformance {
                 key_list_is_oldest_first,
                 key_removal_says_whether_it_was_there,
                 key_touch_never_moves_back,
+                key_rotation_keeps_the_secret_before,
+            ],
+            workspaces: [
+                workspace_comes_back_as_it_was,
+                workspace_has_its_owner_as_a_member,
+                workspace_update_needs_the_generation_before,
+                workspace_list_pages_oldest_first,
+                workspace_removing_lists_those_that_go,
+                workspace_purge_takes_everything_along,
+                members_are_kept_once_per_workspace,
+                member_race_has_one_winner,
+                limits_need_the_generation_before,
+            ],
+            audit: [
+                audit_log_comes_back_as_it_was,
+                audit_append_has_to_follow_on,
+                audit_race_has_one_winner,
+                audit_list_filters_and_pages_newest_first,
+                audit_trim_keeps_the_chains_beginning,
             ],
             secrets: [
                 secret_comes_back_as_it_was,
@@ -147,6 +185,7 @@ macro_rules! store_conformance {
                 session_list_filters,
                 session_list_pages_newest_first,
                 session_list_is_stable_under_inserts,
+                session_scan_passes_every_session_once,
                 session_ended_lists_the_oldest_first,
                 session_removal_takes_everything_along,
             ],
@@ -179,6 +218,57 @@ macro_rules! store_conformance {
                 persist_removal_takes_events_along,
                 persist_stays_within_the_workspace,
             ],
+            runs: [
+                run_comes_back_in_every_state,
+                run_insert_twice_is_refused,
+                run_write_of_a_stale_generation_writes_nothing,
+                run_that_ended_never_changes,
+                run_race_has_one_winner,
+                run_rate_is_exact_under_concurrency,
+                run_rates_hold_together,
+                run_ended_lists_the_oldest_first,
+                run_key_starts_one,
+                run_log_is_dense_and_read_from_a_place,
+                run_list_filters,
+                run_list_pages_newest_first,
+                run_is_found_by_trace_in_its_workspace,
+                run_unfinished_lists_what_goes_on,
+                run_forget_leaves_hashes,
+                run_removal_takes_its_log_along,
+            ],
+            usage: [
+                usage_is_booked_once,
+                usage_of_a_refused_write_is_not_booked,
+                usage_totals_are_exact_under_concurrency,
+                usage_stays_within_workspace_and_month,
+                artifact_comes_back_and_is_reviewed,
+                artifact_of_a_path_is_replaced,
+                artifact_limit_is_exact_under_concurrency,
+                artifact_list_filters_and_pages,
+                artifact_aged_lists_the_oldest_first,
+                books_go_with_their_workspace,
+            ],
+            analytics: [
+                run_reports_are_those_of_a_loop,
+                run_reports_follow_every_change,
+                usage_reports_are_those_of_a_loop,
+                tools_and_states_are_counted,
+            ],
+            billing: [
+                price_tables_have_no_gaps,
+                price_race_has_one_winner,
+                budget_comes_back_as_it_was,
+                budget_race_lets_in_what_fits,
+                budget_reservation_is_made_once_and_given_back,
+                budget_alert_is_told_once,
+                webhook_comes_back_as_it_was,
+                webhook_events_go_to_those_that_want_them_once,
+                webhook_delivery_follows_its_tries,
+                webhook_deliveries_are_replayed_and_trimmed,
+                happenings_are_noted_where_somebody_is_told,
+                meter_books_once_and_for_its_run,
+                budget_counts_what_is_booked,
+            ],
             isolation: [
                 lists_and_counts_stay_within_the_workspace,
                 idempotency_keys_stay_within_the_workspace,
@@ -193,6 +283,38 @@ macro_rules! store_conformance {
                 $crate::conformance::$module::$case(store).await;
             }
         )*)*
+    };
+}
+
+/// The same for stores that several servers share: `$make` returns `(leases::Shared, guard)`.
+#[macro_export]
+macro_rules! lease_conformance {
+    ($make:path) => {
+        $crate::lease_conformance!(@cases $make, [
+            a_new_sandbox_is_its_maker_s,
+            a_lease_that_was_let_go_is_free,
+            a_lease_is_renewed_by_its_own_process,
+            a_lease_in_time_is_not_taken,
+            a_late_owner_writes_nothing,
+            a_late_owner_writes_nothing_about_what_is_gone,
+            a_restart_fences_the_process_before,
+            a_race_for_a_lease_has_one_winner,
+            a_write_and_a_taking_have_an_order,
+            a_wish_is_heard_and_refused_or_granted,
+            a_start_finds_its_own,
+            what_is_due_elsewhere_is_not_shown,
+            what_nobody_had_is_the_first_node_s,
+            a_store_of_one_server_has_no_leases,
+        ]);
+    };
+    (@cases $make:path, [$($case:ident,)*]) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let (shared, _guard) = $make().await;
+                $crate::conformance::leases::$case(shared).await;
+            }
+        )*
     };
 }
 

@@ -17,8 +17,15 @@ pub enum List {
     Snapshots,
     SandboxSessions,
     Secrets,
+    Volumes,
     Sessions,
     PersistedSessions,
+    Runs,
+    Usage,
+    Artifacts,
+    Deliveries,
+    Workspaces,
+    Audit,
 }
 
 impl List {
@@ -30,8 +37,15 @@ impl List {
             Self::Snapshots => "n1",
             Self::SandboxSessions => "e1",
             Self::Secrets => "x1",
+            Self::Volumes => "v1",
             Self::Sessions => "g1",
             Self::PersistedSessions => "p1",
+            Self::Runs => "r1",
+            Self::Usage => "u1",
+            Self::Artifacts => "f1",
+            Self::Deliveries => "d1",
+            Self::Workspaces => "w1",
+            Self::Audit => "a1",
         }
     }
 }
@@ -58,6 +72,16 @@ pub fn decode_time(list: List, cursor: &str) -> Result<(i64, String)> {
         Some((key.parse().ok()?, id.to_owned()))
     });
     parsed.ok_or(StoreError::InvalidCursor)
+}
+
+/// The place behind which a list that goes backwards goes on.
+pub fn decode_place(list: List, page: &PageRequest) -> Result<Option<u64>> {
+    let Some(cursor) = page.cursor.as_deref() else {
+        return Ok(None);
+    };
+    let (place, _) = decode_time(list, cursor)?;
+    let place = u64::try_from(place).map_err(|_| StoreError::InvalidCursor)?;
+    Ok(Some(place))
 }
 
 /// How many items a page holds: what was asked for, at least 1, at most [`PAGE_ITEMS_MAX`].

@@ -9,6 +9,9 @@ pub enum StoreError {
     /// Another writer was first.
     #[error("{what} was changed by another writer")]
     Conflict { what: &'static str },
+    /// Another server has taken the lease of the sandbox that this is about.
+    #[error("{what} is another server's now")]
+    Fenced { what: &'static str },
     /// The record breaks a rule of the store: a name that must be unique is taken.
     #[error("{what} exists already")]
     Constraint { what: &'static str },

@@ -10,14 +10,20 @@
 //! A call whose future is dropped may or may not have written; it is never half done.
 #![forbid(unsafe_code)]
 
+mod analytics;
+mod billing;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod cursor;
 mod error;
+mod lease;
 pub mod memory;
 pub mod records;
+mod run;
+mod sleep;
 
 use async_trait::async_trait;
+use woodfrog_types::audit::{AuditEnds, AuditEntry, AuditFilter};
 use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::key::ApiKey;
 use woodfrog_types::page::{Page, PageRequest};
@@ -27,16 +33,26 @@ use woodfrog_types::secret::{Secret, Volume};
 use woodfrog_types::session::{LogEnd, Session, SessionFace, SessionFilter, Stream, Turn};
 use woodfrog_types::snapshot::{Snapshot, SnapshotFilter};
 use woodfrog_types::template::{Build, BuildLogLine, Template};
+use woodfrog_types::workspace::{LimitsRecord, Member, Role, UserId, Workspace};
 use woodfrog_types::{
     BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SessionId, SnapshotId, TemplateId,
     Timestamp, VolumeId, WorkspaceId,
 };
 
+pub use analytics::AnalyticsStore;
+pub use billing::{BudgetStore, MeterStore, PriceStore, Replay, WebhookStore, moment};
 pub use error::StoreError;
+pub use lease::{Claim, LeaseStore, Taking};
 pub use records::{
     Damaged, IdempotencyEntry, IdempotencyOutcome, NewEvent, PersistedEvent, PersistedSession,
     Recovery, SessionAppend, SessionSlice,
 };
+
+pub use run::{
+    Admitted, ArtifactPut, ArtifactStore, RunStore, RunWrite, RunWritten, StartRate, UsageStore,
+    Whose,
+};
+pub use sleep::SleepStore;
 
 /// A result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -67,7 +83,15 @@ pub trait SandboxStore: Send + Sync {
     ) -> Result<Page<Sandbox>>;
     /// Every sandbox of every workspace and state, by id. `Corrupt` if one of them cannot be read.
     async fn sandbox_all(&self) -> Result<Vec<Sandbox>>;
-    /// As [`SandboxStore::sandbox_all`], for recovery: damaged records are told apart, so that
+    /// Sandboxes of every workspace and state that have the label
+    /// [`RUN_LABEL`](woodfrog_types::run::RUN_LABEL), after `after`, by id; at most `limit`. Damaged
+    /// records are left out and logged.
+    async fn sandbox_of_runs(
+        &self,
+        after: Option<&SandboxId>,
+        limit: usize,
+    ) -> Result<Vec<Sandbox>>;
+    /// As [`SandboxStore::sandbox_all`], for recovery, of this node ([`LeaseStore`]): damaged records are told apart, so that
     /// they neither hide the others nor make what they stand for look like nobody's.
     async fn sandbox_recover(&self) -> Result<Recovery>;
     /// Ids of sandboxes that are due ([`woodfrog_types::sandbox::Sandbox::due`]) at or before
@@ -197,7 +221,8 @@ pub trait TemplateStore: Send + Sync {
     async fn build_fetch(&self, id: &BuildId) -> Result<Option<Build>>;
     /// A template's builds, newest first.
     async fn build_list(&self, template: &TemplateId, page: &PageRequest) -> Result<Page<Build>>;
-    /// Builds that are waiting or building, oldest first: what a restart must end or resume.
+    /// Builds of this node that are waiting or building, oldest first: what a restart must end or
+    /// resume.
     async fn build_unfinished(&self) -> Result<Vec<Build>>;
     /// Appends to a build's log. `NotFound` if the build is gone.
     async fn build_log_append(&self, build: &BuildId, lines: Vec<BuildLogLine>) -> Result<()>;
@@ -212,8 +237,12 @@ pub trait TemplateStore: Send + Sync {
     async fn layer_cache_put(&self, key: &str, layer: &str, config: &str) -> Result<()>;
     /// The layer and image config (JSON) that a cache key gave.
     async fn layer_cache_get(&self, key: &str) -> Result<Option<(String, String)>>;
-    /// Every layer digest that a build or the step cache refers to, sorted: what must not be
-    /// removed. `Corrupt` if one of them cannot be read.
+    /// Every layer digest that the step cache has, sorted.
+    async fn layers_cached(&self) -> Result<Vec<String>>;
+    /// Takes a layer out of the step cache.
+    async fn layer_cache_forget(&self, layer: &str) -> Result<()>;
+    /// Every layer digest that a build refers to, sorted: what must not be removed. `Corrupt` if
+    /// one of them cannot be read.
     async fn layers_in_use(&self) -> Result<Vec<String>>;
 }
 
@@ -222,6 +251,10 @@ pub trait TemplateStore: Send + Sync {
 pub trait KeyStore: Send + Sync {
     /// Adds a key. `Constraint` if its id or digest is taken.
     async fn key_insert(&self, key: &ApiKey) -> Result<()>;
+    /// Replaces the secrets (digest, hint, previous) and the expiry of a key. `NotFound` if it is
+    /// gone, `Constraint` if its digest is taken.
+    async fn key_update(&self, key: &ApiKey) -> Result<()>;
+    /// By its secret, or by the one before. Whether that is still taken is not looked at.
     async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>>;
     async fn key_fetch(&self, id: &KeyId) -> Result<Option<ApiKey>>;
     /// All keys, oldest first; of one workspace if given.
@@ -230,6 +263,76 @@ pub trait KeyStore: Send + Sync {
     async fn key_remove(&self, id: &KeyId) -> Result<bool>;
     /// Remembers the last use; it never moves back, and a key that is gone is no error.
     async fn key_touch(&self, id: &KeyId, at: Timestamp) -> Result<()>;
+}
+
+/// Workspaces, the people in them, and what they may use.
+#[async_trait]
+pub trait WorkspaceStore: Send + Sync {
+    /// Adds a workspace and its owner as a member in one transaction. `Conflict` if its
+    /// generation is not 1, `Constraint` if the id is taken.
+    async fn workspace_insert(&self, workspace: &Workspace) -> Result<()>;
+    /// Replaces the record whose generation is one lower; owner and age never change. `Conflict`
+    /// if the stored generation is another, `NotFound` if it is gone.
+    async fn workspace_update(&self, workspace: &Workspace) -> Result<()>;
+    async fn workspace_fetch(&self, id: &WorkspaceId) -> Result<Option<Workspace>>;
+    /// Every workspace, oldest first (by `created_at`, then id).
+    async fn workspace_list(&self, page: &PageRequest) -> Result<Page<Workspace>>;
+    /// Where somebody is a member and as what, oldest workspace first.
+    async fn workspace_of(&self, user: &UserId) -> Result<Vec<(Workspace, Role)>>;
+    /// Those that are being removed, the one first that has been for longest.
+    async fn workspace_removing(&self) -> Result<Vec<Workspace>>;
+    /// Removes the record, the members, the limits, what was said about sleep and the keys in one
+    /// transaction; the audit log stays. `false` if there was no such workspace.
+    async fn workspace_purge(&self, id: &WorkspaceId) -> Result<bool>;
+    /// Adds a member. `Constraint` if they are in it, `NotFound` if there is no such workspace.
+    async fn member_insert(&self, member: &Member) -> Result<()>;
+    /// Gives a member another role. `NotFound` if there is no such member.
+    async fn member_update(&self, workspace: &WorkspaceId, user: &UserId, role: Role)
+    -> Result<()>;
+    /// `false` if there was none.
+    async fn member_remove(&self, workspace: &WorkspaceId, user: &UserId) -> Result<bool>;
+    async fn member_fetch(&self, workspace: &WorkspaceId, user: &UserId) -> Result<Option<Member>>;
+    /// A workspace's members, the one first that has been for longest (then by name).
+    async fn member_list(&self, workspace: &WorkspaceId) -> Result<Vec<Member>>;
+    /// `None` while nobody set any.
+    async fn limits_fetch(&self, workspace: &WorkspaceId) -> Result<Option<LimitsRecord>>;
+    /// Stores limits; generation 1 are the first. `Conflict` if the stored generation is not the
+    /// one before.
+    async fn limits_put(&self, limits: &LimitsRecord) -> Result<()>;
+}
+
+/// The audit logs: dense places per workspace from 1, each with the hash of the chain.
+#[async_trait]
+pub trait AuditStore: Send + Sync {
+    /// Appends entries of one workspace, all of them or none. `Conflict` if they do not follow on
+    /// the end of the log. Their hashes are the caller's affair.
+    async fn audit_append(&self, entries: &[AuditEntry]) -> Result<()>;
+    async fn audit_ends(&self, workspace: &WorkspaceId) -> Result<AuditEnds>;
+    /// Entries that match, newest first.
+    async fn audit_list(
+        &self,
+        workspace: &WorkspaceId,
+        filter: &AuditFilter,
+        page: &PageRequest,
+    ) -> Result<Page<AuditEntry>>;
+    /// Entries after place `after`, in order.
+    async fn audit_read(
+        &self,
+        workspace: &WorkspaceId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>>;
+    /// Drops entries from the beginning that are older than `before`, at most `limit`, and
+    /// remembers the place and the hash of the last one. Stops at the first that is younger.
+    /// Returns how many.
+    async fn audit_trim(
+        &self,
+        workspace: &WorkspaceId,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<u64>;
+    /// Workspaces that have a log, gone ones included.
+    async fn audit_workspaces(&self) -> Result<Vec<WorkspaceId>>;
 }
 
 /// Secrets, their values sealed.
@@ -328,6 +431,9 @@ pub trait SessionStore: Send + Sync {
     async fn session_turns(&self, id: &SessionId, after: u64, limit: usize) -> Result<Vec<Turn>>;
     /// Removes the session, its logs and its turns. `false` if there was none.
     async fn session_remove(&self, id: &SessionId) -> Result<bool>;
+    /// Sessions of all workspaces after this id, by id.
+    async fn session_scan(&self, after: Option<&SessionId>, limit: usize)
+    -> Result<Vec<SessionId>>;
     /// Ended sessions whose end is before `before`, oldest first.
     async fn session_ended(&self, before: Timestamp, limit: usize) -> Result<Vec<SessionId>>;
 }
@@ -410,14 +516,26 @@ pub trait Store:
     SandboxStore
     + SnapshotStore
     + SandboxSessionStore
+    + SleepStore
     + EventStore
     + TemplateStore
     + KeyStore
+    + WorkspaceStore
+    + AuditStore
     + SecretStore
     + VolumeStore
     + SessionStore
     + PersistStore
     + SettingStore
+    + RunStore
+    + UsageStore
+    + ArtifactStore
+    + PriceStore
+    + BudgetStore
+    + WebhookStore
+    + MeterStore
+    + AnalyticsStore
+    + LeaseStore
     + 'static
 {
 }
@@ -426,14 +544,26 @@ impl<T> Store for T where
     T: SandboxStore
         + SnapshotStore
         + SandboxSessionStore
+        + SleepStore
         + EventStore
         + TemplateStore
         + KeyStore
+        + WorkspaceStore
+        + AuditStore
         + SecretStore
         + VolumeStore
         + SessionStore
         + PersistStore
         + SettingStore
+        + RunStore
+        + UsageStore
+        + ArtifactStore
+        + PriceStore
+        + BudgetStore
+        + WebhookStore
+        + MeterStore
+        + AnalyticsStore
+        + LeaseStore
         + 'static
 {
 }

@@ -1,31 +1,42 @@
 //! The in-memory model: the simplest code that keeps the port's promises, except durability.
 //! Tests of the engine use it, and adapters are compared with it.
 
+mod analytics;
+mod audit;
+mod billing;
 mod events;
 mod keys;
+mod leases;
 mod persist;
+mod runs;
 mod sandbox_sessions;
 mod sandboxes;
 mod secrets;
 mod sessions;
 mod settings;
+mod sleep;
 mod snapshots;
 mod templates;
+mod workspaces;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use woodfrog_types::artifact::Artifact;
+use woodfrog_types::audit::{AuditEnds, AuditEntry};
 use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::key::ApiKey;
 use woodfrog_types::page::Page;
 use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::sandbox_session::SandboxSession;
 use woodfrog_types::secret::{Secret, Volume};
+use woodfrog_types::sleep::{Hold, SleepDefaults};
 use woodfrog_types::snapshot::Snapshot;
 use woodfrog_types::template::{Build, BuildLogLine, Template};
+use woodfrog_types::workspace::{LimitsRecord, Member, UserId, Workspace};
 use woodfrog_types::{
-    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SessionId, SnapshotId, TemplateId,
-    VolumeId, WorkspaceId,
+    ArtifactId, BuildId, KeyId, RunId, SandboxId, SandboxSessionId, SecretId, SessionId,
+    SnapshotId, TemplateId, VolumeId, WorkspaceId,
 };
 
 use crate::records::{Damaged, IdempotencyEntry, PersistedEvent, PersistedSession};
@@ -33,7 +44,8 @@ use crate::records::{Damaged, IdempotencyEntry, PersistedEvent, PersistedSession
 /// A store that forgets everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    member: Option<leases::Member>,
 }
 
 impl MemoryStore {
@@ -66,6 +78,12 @@ struct State {
     /// Cache key → (layer, image config).
     layer_cache: BTreeMap<String, (String, String)>,
     keys: BTreeMap<KeyId, ApiKey>,
+    workspaces: BTreeMap<WorkspaceId, Workspace>,
+    members: BTreeMap<(WorkspaceId, UserId), Member>,
+    limits: BTreeMap<WorkspaceId, LimitsRecord>,
+    sleep_defaults: BTreeMap<WorkspaceId, SleepDefaults>,
+    holds: BTreeMap<SandboxId, BTreeMap<String, Hold>>,
+    audit: BTreeMap<WorkspaceId, (AuditEnds, Vec<AuditEntry>)>,
     secrets: BTreeMap<SecretId, Secret>,
     volumes: BTreeMap<VolumeId, Volume>,
     sessions: BTreeMap<SessionId, sessions::Kept>,
@@ -73,7 +91,12 @@ struct State {
     persisted_sessions: BTreeMap<(WorkspaceId, String), PersistedSession>,
     persisted_events: BTreeMap<(WorkspaceId, String), PersistedEvent>,
     settings: BTreeMap<String, Vec<u8>>,
+    runs: BTreeMap<RunId, runs::Kept>,
+    books: runs::Books,
+    artifacts: BTreeMap<ArtifactId, Artifact>,
+    money: billing::Money,
     idempotency: BTreeMap<(WorkspaceId, String), IdempotencyEntry>,
+    leases: leases::Leases,
 }
 
 /// Cuts a page out of `items`, which are sorted and begin after the cursor.

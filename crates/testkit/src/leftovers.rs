@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// Kind of thing → how many there are. Two of these compare equal when nothing was left behind.
+/// Kind of thing → how many there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftovers(pub BTreeMap<&'static str, usize>);
 
@@ -20,6 +20,13 @@ impl Leftovers {
             ("network namespaces", namespaces()),
             ("sandbox directories", entries(&pool)),
         ]))
+    }
+
+    /// Whether there is no more of anything than there was.
+    pub fn is_within(&self, before: &Self) -> bool {
+        self.0
+            .iter()
+            .all(|(kind, now)| before.0.get(kind).is_some_and(|then| now <= then))
     }
 }
 

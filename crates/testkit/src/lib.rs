@@ -3,13 +3,18 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod collector;
 pub mod http;
 pub mod leftovers;
 pub mod postgres;
+pub mod program;
 pub mod server;
+pub mod setting;
 pub mod soak;
 pub mod wait;
+pub mod websocket;
 
 pub use leftovers::Leftovers;
 pub use server::{ExecOutput, Server};
+pub use setting::Setting;
 pub use wait::wait_for;

@@ -92,6 +92,12 @@ impl Postgres {
         })?
     }
 
+    /// The same as a URL.
+    pub fn socket_url(&self) -> String {
+        let host = self.dir.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{host}/postgres")
+    }
+
     /// How to connect to it as its administrator, for clients that take `host=… user=…`.
     pub fn url(&self) -> String {
         format!("host={} user=postgres dbname=postgres", self.dir.display())

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +15,17 @@ use crate::wait_for;
 const READY_MAX: Duration = Duration::from_secs(60);
 /// How long it may take to end.
 const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// Lines of a log that are told of a server that a failed test leaves.
+const LAST_LINES: usize = 30;
+
+/// What servers said last that were dropped, not removed: what they are dropped by failed.
+static LAST_WORDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What servers said last that were given up since this was asked before, the end of each log.
+pub fn last_words() -> Vec<String> {
+    std::mem::take(&mut *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// What a command in a sandbox gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +126,14 @@ impl Server {
     /// The log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir.join("server.log")).unwrap_or_default()
+    }
+
+    /// The end of the log, with the name of the data directory.
+    pub fn last_lines(&self) -> String {
+        let (name, log) = (self.data_dir.file_name().unwrap_or_default(), self.log());
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        format!("{}:\n{}", name.display(), last.join("\n"))
     }
 
     /// A `woodfrog` command against this server.
@@ -268,9 +288,16 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.child.is_some()
-            && let Err(error) = self.tear_down()
-        {
+        if self.child.is_none() {
+            return;
+        }
+        let said = self.last_lines();
+        let mut words = LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+        if words.len() < LAST_LINES {
+            words.push(said);
+        }
+        drop(words);
+        if let Err(error) = self.tear_down() {
             eprintln!("tear down of the server under test: {error:#}");
         }
     }

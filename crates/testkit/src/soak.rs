@@ -7,6 +7,7 @@
 mod crash;
 mod model;
 mod random;
+mod rounds;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,6 +20,7 @@ use crate::api::{Api, Refused};
 use crate::{Leftovers, Server, wait_for};
 use model::{Known, Model, Taken};
 pub use random::Random;
+pub use rounds::{Rounds, Turned, rounds};
 
 /// Memory of each sandbox.
 const MEMORY: u64 = 256 << 20;
@@ -31,11 +33,24 @@ const SNAPSHOTS_MAX: usize = 6;
 /// How long a removal may go on behind its answer.
 const SETTLE: Duration = Duration::from_secs(60);
 
+/// Between two words about how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// When it is enough.
+#[derive(Debug, Clone, Copy)]
+pub enum Length {
+    Time(Duration),
+    /// The same operations on every machine, however slow.
+    Operations(u64),
+}
+
 /// How long, and which sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    pub duration: Duration,
+    pub length: Length,
     pub seed: u64,
+    /// Is told how far it is.
+    pub say: fn(&str),
 }
 
 /// What was done.
@@ -45,10 +60,20 @@ pub struct Outcome {
     pub operations: BTreeMap<&'static str, (u64, u64)>,
     /// Refusals that were met, and how often.
     pub refusals: BTreeMap<String, u64>,
+    /// Sandboxes and snapshots at the end: exactly those of the model, and all of them whole.
+    pub inventory: (usize, usize),
+    pub seed: u64,
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (boxes, taken) = self.inventory;
+        writeln!(
+            f,
+            "Seed {}; at the end exactly the {boxes} sandboxes and {taken} snapshots of the model, \
+             all of them whole; after their removal the machine as before.\n",
+            self.seed
+        )?;
         writeln!(f, "| operation | done | refused |\n|---|---|---|")?;
         for (name, (done, refused)) in &self.operations {
             writeln!(f, "| {name} | {done} | {refused} |")?;
@@ -74,22 +99,45 @@ pub fn run(server: &mut Server, plan: Plan) -> Result<Outcome> {
         step: 0,
         server,
     };
-    let end = Instant::now() + plan.duration;
-    while Instant::now() < end {
+    let (began, seed) = (Instant::now(), plan.seed);
+    (plan.say)(&format!("seed {seed}"));
+    let mut said = began;
+    while goes_on(plan.length, soak.step, began) {
         soak.step += 1;
         let operation = soak.choose();
-        let (step, seed) = (soak.step, plan.seed);
+        let step = soak.step;
         soak.perform(operation)
             .with_context(|| format!("{operation:?}, step {step} of seed {seed}"))?;
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            (plan.say)(&soak.progress(began));
+        }
     }
-    soak.inventory().context("the inventory at the end")?;
+    (plan.say)(&soak.progress(began));
+    let found = soak.inventory();
+    soak.outcome.inventory =
+        found.with_context(|| format!("the inventory at the end of seed {seed}"))?;
+    soak.outcome.seed = seed;
     let outcome = soak.clear()?;
-    let same = wait_for("the machine to be as before", SETTLE, || {
-        (left(server.data_dir()) == before).then_some(())
-    });
-    let after = left(server.data_dir());
-    same.with_context(|| format!("before {before:?}, after {after:?}"))?;
+    as_before(server.data_dir(), &before)?;
     Ok(outcome)
+}
+
+fn goes_on(length: Length, done: u64, began: Instant) -> bool {
+    match length {
+        Length::Time(time) => began.elapsed() < time,
+        Length::Operations(count) => done < count,
+    }
+}
+
+/// Waits until the pool has what it had, and the machine no more than that.
+fn as_before(data_dir: &Path, before: &(Leftovers, usize)) -> Result<()> {
+    let same = wait_for("the machine to be as before", SETTLE, || {
+        let (things, snapshots) = left(data_dir);
+        (things.is_within(&before.0) && snapshots == before.1).then_some(())
+    });
+    let after = left(data_dir);
+    same.with_context(|| format!("before {before:?}, after {after:?}"))
 }
 
 /// What the machine and the pool have.
@@ -136,6 +184,19 @@ struct Soak<'a> {
 }
 
 impl Soak<'_> {
+    fn progress(&self, began: Instant) -> String {
+        let crashes = ["crash", "crash during something"];
+        let crashes = crashes.map(|name| self.outcome.operations.get(name).map_or(0, |n| n.0));
+        format!(
+            "{} s: {} operations, {} of them crashes; {} sandboxes, {} snapshots",
+            began.elapsed().as_secs(),
+            self.step,
+            crashes.iter().sum::<u64>(),
+            self.model.boxes.len(),
+            self.model.taken.len(),
+        )
+    }
+
     fn choose(&mut self) -> Operation {
         use Operation as O;
         if self.model.boxes.is_empty() {
@@ -350,11 +411,17 @@ impl Soak<'_> {
 
     fn delete_snapshot(&mut self) -> Result<()> {
         let number = self.random.below(self.model.taken.len());
-        let taken = self.model.taken.swap_remove(number);
-        self.api
-            .must("DELETE", &format!("/snapshots/{}", taken.id), None)?;
-        self.done("delete snapshot");
-        Ok(())
+        let path = format!("/snapshots/{}", self.model.taken[number].id);
+        match self.api.call("DELETE", &path, None)? {
+            Ok(_) => {
+                self.model.taken.swap_remove(number);
+                self.done("delete snapshot");
+                Ok(())
+            }
+            // A sandbox sleeps in it: it was hibernated when it was taken.
+            Err(refused) if refused.code == "conflict" => self.refused("delete snapshot", refused),
+            Err(refused) => bail!("DELETE {path}: {refused}"),
+        }
     }
 
     fn listed(&mut self, path: &str) -> Result<Vec<String>> {

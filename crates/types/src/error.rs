@@ -57,12 +57,18 @@ codes! {
     BuildNotFound = "build_not_found", 404, final;
     /// No such API key.
     KeyNotFound = "key_not_found", 404, final;
+    /// No such workspace, or the caller is not in it.
+    WorkspaceNotFound = "workspace_not_found", 404, final;
     /// No such snapshot, or it belongs to another workspace.
     SnapshotNotFound = "snapshot_not_found", 404, final;
     /// No such sandbox session, or it belongs to another workspace or user.
     SandboxSessionNotFound = "sandbox_session_not_found", 404, final;
     /// No such session, or it belongs to another workspace.
     SessionNotFound = "session_not_found", 404, final;
+    /// No such run, or it belongs to another workspace.
+    RunNotFound = "run_not_found", 404, final;
+    /// No such artifact, or it belongs to another workspace.
+    ArtifactNotFound = "artifact_not_found", 404, final;
     /// What was asked for is no longer in the log; the earliest place is named.
     Trimmed = "trimmed", 410, final;
     /// The agent process ended, or could not be started.
@@ -79,6 +85,10 @@ codes! {
     Asleep = "sandbox_asleep", 409, final;
     /// The workspace's quota of disk is used up.
     QuotaExceeded = "quota_exceeded", 507, final;
+    /// The workspace's budget for this month is used up, and it is a hard limit.
+    BudgetExceeded = "budget_exceeded", 402, final;
+    /// No such webhook, or it belongs to another workspace.
+    WebhookNotFound = "webhook_not_found", 404, final;
     /// No such file or directory in the sandbox.
     FileNotFound = "file_not_found", 404, final;
     /// No such process in the sandbox.

@@ -112,9 +112,29 @@ ids! {
     SecretId, "sec_", "secret";
     /// One volume: files that outlive sandboxes.
     VolumeId, "vo", "volume";
+    /// One run: one call of an agent or a program.
+    RunId, "rn", "run";
+    /// One file that a run left.
+    ArtifactId, "af", "artifact";
+    /// One server among those that share a store.
+    NodeId, "nd", "node";
+    /// One address that is told what happens.
+    WebhookId, "wh", "webhook";
+}
+
+impl ArtifactId {
+    /// The id that stands for a value: the same each time.
+    pub fn of_value(value: u128) -> Self {
+        Self(format!("{}{}", Self::TAG, encode(value)).into())
+    }
 }
 
 impl WorkspaceId {
+    /// No workspace: where somebody is who is in none. Nothing is ever in it.
+    pub fn nowhere() -> Self {
+        Self(format!("{}7{}", Self::TAG, "z".repeat(BODY_LEN - 1)).into())
+    }
+
     /// The workspace that exists on every server: what has no other owner belongs to it.
     pub fn default_workspace() -> Self {
         Self(format!("{}{}", Self::TAG, "0".repeat(BODY_LEN)).into())
@@ -177,6 +197,14 @@ mod tests {
     fn ids_sort_by_creation() {
         let ids: Vec<_> = (0..100).map(|_| SandboxId::generate()).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn ids_of_values_are_ids() {
+        for value in [0, 1, u128::MAX] {
+            let id = ArtifactId::of_value(value);
+            assert_eq!(id.as_str().parse(), Ok(id));
+        }
     }
 
     #[test]

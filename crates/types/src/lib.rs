@@ -4,14 +4,21 @@
 //! type here is a wire or a stored format: faces and stores convert.
 #![forbid(unsafe_code)]
 
+pub mod analytics;
+pub mod artifact;
+pub mod audit;
 pub mod error;
 pub mod event;
+pub mod health;
 pub mod id;
 pub mod key;
 pub mod limits;
 pub mod metric;
 pub mod network;
+pub mod node;
 pub mod page;
+pub mod retention;
+pub mod run;
 pub mod sandbox;
 pub mod sandbox_session;
 pub mod secret;
@@ -20,10 +27,14 @@ pub mod sleep;
 pub mod snapshot;
 pub mod template;
 pub mod time;
+pub mod trace;
+pub mod usage;
+pub mod webhook;
+pub mod workspace;
 
 pub use error::{Code, Fault};
 pub use id::{
-    BuildId, KeyId, SandboxId, SandboxSessionId, SecretId, SessionId, SnapshotId, TemplateId,
-    VolumeId, WorkspaceId,
+    ArtifactId, BuildId, KeyId, NodeId, RunId, SandboxId, SandboxSessionId, SecretId, SessionId,
+    SnapshotId, TemplateId, VolumeId, WebhookId, WorkspaceId,
 };
 pub use time::Timestamp;

@@ -22,6 +22,8 @@ pub const SANDBOX_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600 * 30);
 pub const CPU_COUNT_MAX: u32 = 64;
 /// Memory of one sandbox.
 pub const MEMORY_BYTES_MAX: u64 = 256 << 30;
+/// The smallest volume: file systems need a few pages for themselves.
+pub const VOLUME_BYTES_MIN: u64 = 1 << 20;
 /// Processes and threads in one sandbox, unless its template says otherwise.
 pub const PIDS_DEFAULT: u32 = 4096;
 /// Bytes of a template name or alias.

@@ -1,7 +1,13 @@
 //! A sandbox's network, as its owner asked for it (validated, not yet resolved to rules).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+
+use crate::secret::Sealed;
+
+/// The address at which every sandbox finds the server's own name forwarder.
+pub const FORWARDER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 0, 53);
 
 /// What a sandbox may reach and who may reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +24,51 @@ pub struct NetworkSpec {
     pub allow_public_traffic: bool,
     /// Replaces the `Host` header of requests to ports inside; `${PORT}` is substituted.
     pub mask_request_host: Option<String>,
-    /// Per destination host: headers that are set on plain-HTTP requests from inside.
-    pub header_rules: BTreeMap<String, Vec<BTreeMap<String, String>>>,
+    /// Per destination host (a name, or `*.` and a name): headers that are set on the sandbox's
+    /// HTTP and HTTPS requests to it. A rule does not make its host reachable.
+    pub header_rules: BTreeMap<String, BTreeMap<String, Hidden>>,
+    /// Where the sandbox's outgoing TCP connections go through.
+    pub egress_proxy: Option<EgressProxy>,
+    /// Ports inside that speak HTTPS rather than HTTP.
+    pub https_ports: Vec<u16>,
+}
+
+/// A SOCKS5 proxy that outgoing connections go through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressProxy {
+    /// `host:port`; the host is a name or an IPv4 address.
+    pub address: String,
+    pub username: Option<String>,
+    pub password: Option<Hidden>,
+    /// TLS on the way to the proxy; `None`: none.
+    pub tls: Option<ProxyTls>,
+}
+
+/// TLS to a proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxyTls {
+    /// The name that its certificate must have; `None`: the address's host.
+    pub server_name: Option<String>,
+    /// Certificates (PEM) that are trusted instead of this machine's.
+    pub ca_cert: Option<String>,
+}
+
+/// A value that is used and never shown: as a client gave it, or sealed, as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Hidden {
+    Plain(String),
+    Sealed(Sealed),
+}
+
+impl Hidden {
+    /// What is shown in its place.
+    pub const SHOWN: &str = "[hidden]";
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::SHOWN)
+    }
 }
 
 impl Default for NetworkSpec {
@@ -32,6 +81,8 @@ impl Default for NetworkSpec {
             allow_public_traffic: true,
             mask_request_host: None,
             header_rules: BTreeMap::new(),
+            egress_proxy: None,
+            https_ports: Vec::new(),
         }
     }
 }

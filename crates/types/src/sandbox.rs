@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::network::NetworkSpec;
+use crate::secret::VolumeMount;
 use crate::sleep::{Sleep, SleepPolicy};
 use crate::snapshot::SnapshotContent;
 use crate::{BuildId, SandboxId, SnapshotId, TemplateId, Timestamp, WorkspaceId};
@@ -171,6 +172,8 @@ pub struct Sandbox {
     pub network: NetworkSpec,
     /// Its guest asks for the access token.
     pub secure: bool,
+    /// Volumes that it sees for its whole life.
+    pub volumes: Vec<VolumeMount>,
 }
 
 impl Sandbox {

@@ -36,5 +36,25 @@ pub struct Volume {
     pub workspace: WorkspaceId,
     /// Unique within the workspace.
     pub name: String,
+    /// What it may hold; `None`: there is no limit.
+    pub size_bytes: Option<u64>,
     pub created_at: Timestamp,
+}
+
+/// A volume that a new sandbox is to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedMount {
+    /// The volume's.
+    pub name: String,
+    pub path: String,
+}
+
+/// A volume in the file tree of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeMount {
+    pub volume: VolumeId,
+    /// The volume's name, which it keeps for life.
+    pub name: String,
+    /// Where it is inside: absolute, without empty parts, `.` and `..`.
+    pub path: String,
 }

@@ -63,6 +63,17 @@ pub struct Binding {
     pub init: String,
     /// The next prompt must carry the history up to and with this place in the log.
     pub replay_due: Option<u64>,
+    /// What was chosen for it: a new conversation that takes its place is asked the same again.
+    pub chosen: Vec<Choice>,
+}
+
+/// A mode, a model or an option that the agent accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// `session/set_mode` and the like.
+    pub method: String,
+    /// Its parameters, JSON.
+    pub params: String,
 }
 
 /// The agent's process, as the guest knows it.
@@ -175,6 +186,11 @@ pub mod kind {
     pub const FAILED: &str = "failed";
     /// A conversation goes on in another agent process.
     pub const RESTORED: &str = "session.restored";
+    /// The session goes on from the end of an earlier turn: its `place`. What lies between that
+    /// and this entry stays, and is no part of the conversation any more.
+    pub const REWOUND: &str = "session.rewound";
+    /// The session began as a copy of another one's log, up to here.
+    pub const FORKED: &str = "session.forked";
     /// The payload is a place in the log: what is there is the next thing that clients of ACP see.
     pub const LINE: &str = "line";
     /// Output of the agent was lost: more than its sandbox keeps while nobody reads.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Timestamp;
+use crate::{Timestamp, WorkspaceId};
 
 /// How long a sandbox stays on each rung before it goes to the next; `None` is for ever.
 ///
@@ -19,6 +19,9 @@ pub struct SleepPolicy {
     pub delete_after: Option<Duration>,
     /// What becomes of a sandbox whose memory cannot be saved when it is to hibernate.
     pub fallback: Fallback,
+    /// How often a running sandbox is saved meanwhile, to come back from that after the machine
+    /// went down; `None` is never.
+    pub checkpoint_every: Option<Duration>,
 }
 
 impl SleepPolicy {
@@ -29,6 +32,7 @@ impl SleepPolicy {
         archive_after: None,
         delete_after: None,
         fallback: Fallback::StayPaused,
+        checkpoint_every: None,
     };
 }
 
@@ -40,8 +44,74 @@ impl Default for SleepPolicy {
             archive_after: None,
             delete_after: Some(Duration::from_secs(30 * 24 * 3600)),
             fallback: Fallback::StayPaused,
+            checkpoint_every: None,
         }
     }
+}
+
+/// A part of a [`SleepPolicy`]: what is `None` is not said, `Some(None)` is never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SleepChanges {
+    pub pause_after: Option<Option<Duration>>,
+    pub hibernate_after: Option<Option<Duration>>,
+    pub archive_after: Option<Option<Duration>>,
+    pub delete_after: Option<Option<Duration>>,
+    pub fallback: Option<Fallback>,
+    pub checkpoint_every: Option<Option<Duration>>,
+}
+
+impl SleepChanges {
+    /// `base` where these do not say.
+    pub fn over(self, base: SleepPolicy) -> SleepPolicy {
+        SleepPolicy {
+            pause_after: self.pause_after.unwrap_or(base.pause_after),
+            hibernate_after: self.hibernate_after.unwrap_or(base.hibernate_after),
+            archive_after: self.archive_after.unwrap_or(base.archive_after),
+            delete_after: self.delete_after.unwrap_or(base.delete_after),
+            fallback: self.fallback.unwrap_or(base.fallback),
+            checkpoint_every: self.checkpoint_every.unwrap_or(base.checkpoint_every),
+        }
+    }
+}
+
+/// All of it is said.
+impl From<SleepPolicy> for SleepChanges {
+    fn from(policy: SleepPolicy) -> Self {
+        Self {
+            pause_after: Some(policy.pause_after),
+            hibernate_after: Some(policy.hibernate_after),
+            archive_after: Some(policy.archive_after),
+            delete_after: Some(policy.delete_after),
+            fallback: Some(policy.fallback),
+            checkpoint_every: Some(policy.checkpoint_every),
+        }
+    }
+}
+
+/// A name that keeps a sandbox awake, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub name: String,
+    /// `None`: until it is released.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Hold {
+    /// Whether it does not count any more.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// When a workspace's sandboxes go to sleep whose request does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SleepDefaults {
+    pub workspace: WorkspaceId,
+    /// What is not said here is as the server has it.
+    pub sleep: SleepChanges,
+    /// Rises with each change, from 1.
+    pub generation: u64,
+    pub updated_at: Timestamp,
 }
 
 /// What happens when the memory of a sandbox that is to hibernate cannot be saved.

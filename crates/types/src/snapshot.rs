@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::sandbox::Resources;
+use crate::secret::VolumeMount;
 use crate::{BuildId, SandboxId, SnapshotId, TemplateId, Timestamp, WorkspaceId};
 
 /// What a snapshot holds.
@@ -74,13 +75,44 @@ impl SnapshotState {
     }
 }
 
+/// The archive's own name for something that it keeps; opaque to everybody else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ArchiveId(pub String);
+
+impl std::fmt::Display for ArchiveId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Where the bytes of a snapshot are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotPlace {
     /// On this machine's disk.
     Local,
-    /// In the archive.
-    Archive,
+    /// On this machine's disk, and whole in the archive.
+    Both { archive: ArchiveId },
+    /// In the archive alone.
+    Archive { archive: ArchiveId },
+}
+
+impl SnapshotPlace {
+    /// A stable name.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Both { .. } => "both",
+            Self::Archive { .. } => "archive",
+        }
+    }
+
+    /// What the archive calls it, if it is there.
+    pub const fn archive(&self) -> Option<&ArchiveId> {
+        match self {
+            Self::Local => None,
+            Self::Both { archive } | Self::Archive { archive } => Some(archive),
+        }
+    }
 }
 
 /// What a snapshot takes.
@@ -121,6 +153,8 @@ pub struct Snapshot {
     pub resources: Resources,
     /// Environment of the sandbox, for those made from it.
     pub env: BTreeMap<String, String>,
+    /// Volumes that the sandbox saw; their files are not in the snapshot.
+    pub volumes: Vec<VolumeMount>,
     /// The driver that wrote it and that alone can read it.
     pub driver: String,
     pub size: SnapshotSize,

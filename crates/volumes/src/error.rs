@@ -16,7 +16,7 @@ pub enum VolumeError {
     NotADirectory(String),
     #[error("path '{0}' is a directory")]
     IsADirectory(String),
-    #[error("the disk is full")]
+    #[error("the disk is full, or the volume has reached its limit")]
     NoSpace,
     /// The system failed in another way.
     #[error("path '{path}': {source}")]

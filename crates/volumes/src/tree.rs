@@ -1,8 +1,8 @@
 //! One volume's files.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -76,13 +76,19 @@ pub enum Parents {
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
+    /// Where files lie that are on their way into it and out of it.
+    areas: PathBuf,
 }
 
 impl Tree {
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, areas: PathBuf) -> Result<Self> {
         let root = rustix::fs::open(dir, DIRECTORY, Mode::empty());
         let root = root.map_err(|error| VolumeError::of("/", error))?;
-        Ok(Self { root })
+        Ok(Self { root, areas })
+    }
+
+    pub(crate) fn areas(&self) -> &Path {
+        &self.areas
     }
 
     /// One entry, a link itself.
@@ -169,13 +175,34 @@ impl Tree {
     /// Takes an entry, with all below it, out of the tree at once and into `to`.
     pub(crate) fn take_out(&self, path: &str, to: BorrowedFd<'_>, name: &str) -> Result<()> {
         let path = Inside::parse(path)?;
+        let (dir, last) = self.removable(&path)?;
+        let moved = rustix::fs::renameat(&dir, last, to, name);
+        moved.map_err(|error| VolumeError::of(&path.shown(), error))
+    }
+
+    /// Removes an entry where it is, one after the other of what is below it.
+    pub(crate) fn remove_in_place(&self, path: &str) -> Result<()> {
+        let path = Inside::parse(path)?;
+        let (dir, last) = self.removable(&path)?;
+        let failed = |error: std::io::Error| VolumeError::of(&path.shown(), error);
+        match rustix::fs::unlinkat(&dir, last, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            // By way of the descriptor: the kernel resolved what is above, beneath the volume.
+            Err(Errno::ISDIR) => {
+                let shown = format!("/proc/self/fd/{}/{last}", dir.as_raw_fd());
+                std::fs::remove_dir_all(shown).map_err(failed)
+            }
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// The directory that an entry is in, and its name there.
+    fn removable<'a>(&self, path: &'a Inside) -> Result<(OwnedFd, &'a str)> {
         let Some((above, last)) = path.split() else {
             let text = "the volume's root cannot be removed; delete the volume".to_owned();
             return Err(VolumeError::Invalid(text));
         };
-        let dir = self.directory(&above)?;
-        let moved = rustix::fs::renameat(&dir, last, to, name);
-        moved.map_err(|error| VolumeError::of(&path.shown(), error))
+        Ok((self.directory(&above)?, last))
     }
 
     /// Opens a directory; links to directories of the volume are followed.

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
+use std::sync::Arc;
 
-use woodfrog_volumes::{Attributes, EntryKind, Parents, Replace, Tree, VolumeError, Volumes};
+use woodfrog_volumes::{
+    Attributes, EntryKind, Parents, Places, Replace, Tree, VolumeError, Volumes,
+};
 
 struct World {
     dir: tempfile::TempDir,
@@ -18,7 +21,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let volumes = Volumes::new(dir.path().join("volumes"));
-        let tree = volumes.tree("one").unwrap();
+        let tree = volumes.tree("one", None).unwrap();
         Self { dir, volumes, tree }
     }
 
@@ -209,11 +212,11 @@ fn an_upload_is_whole_or_not_there() {
 fn volumes_go_and_leftovers_are_removed() {
     let world = World::new();
     world.put("f", b"x").unwrap();
-    let other = world.volumes.tree("two").unwrap();
+    let other = world.volumes.tree("two", None).unwrap();
     world.volumes.delete("two").unwrap();
     world.volumes.delete("two").unwrap();
     assert!(other.stat("f").is_err());
-    world.volumes.tree("three").unwrap();
+    world.volumes.tree("three", None).unwrap();
     let root = world.dir.path().join("volumes");
     std::fs::write(root.join("incoming-x"), "").unwrap();
     for area in ["incoming", "trash"] {
@@ -230,4 +233,85 @@ fn volumes_go_and_leftovers_are_removed() {
     assert!(nothing_in(&root.join("incoming")) && nothing_in(&root.join("trash")));
     assert_eq!(world.get("f").unwrap(), "x");
     Volumes::new(root.join("none")).tidy(&known).unwrap();
+}
+
+/// Places that are plain directories, which know their limits and keep none.
+#[derive(Debug)]
+struct Directories;
+
+impl Places for Directories {
+    fn make(&self, path: &Path, bytes: u64) -> std::io::Result<()> {
+        if bytes == 0 {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        std::fs::create_dir(path)
+    }
+
+    fn used(&self, path: &Path) -> std::io::Result<u64> {
+        std::fs::metadata(path).map(|_| 7)
+    }
+
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        std::fs::remove_dir_all(path)
+    }
+}
+
+#[test]
+fn all_of_a_volume_with_a_limit_is_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("volumes"), dir.path().join("pool"));
+    Volumes::new(&old).create("old", None).unwrap();
+    let refused = Volumes::new(&old).create("x", Some(1));
+    assert!(
+        matches!(refused, Err(VolumeError::Invalid(_))),
+        "{refused:?}"
+    );
+    let volumes = Volumes::new(&old).with_places(&new, Arc::new(Directories));
+    for _ in 0..2 {
+        volumes.create("new", Some(1)).unwrap();
+        let tree = volumes.tree("new", Some(1)).unwrap();
+        let (set, parents) = (Attributes::default(), Parents::Made);
+        let replace = Replace::Yes;
+        let mut upload = volumes
+            .upload(&tree, "/a/b", set, parents, replace)
+            .unwrap();
+        upload.write(b"text").unwrap();
+        assert_eq!(
+            std::fs::read_dir(new.join("new/incoming")).unwrap().count(),
+            1
+        );
+        upload.commit(&tree).unwrap();
+        assert_eq!(
+            std::fs::read(volumes.path("new").join("a/b")).unwrap(),
+            b"text"
+        );
+        volumes.remove(&tree, "/a").unwrap();
+        assert!(nothing_in(&new.join("new/trash")) && nothing_in(&volumes.path("new")));
+    }
+    assert_eq!(volumes.path("new"), new.join("new/new"));
+    assert_eq!(volumes.path("old"), old.join("content/old"));
+    assert_eq!((volumes.used("new"), volumes.used("old")), (Some(7), None));
+    assert!(volumes.create("full", Some(0)).is_err());
+    let names = |dir: &Path| -> BTreeSet<_> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    assert_eq!(names(&new), BTreeSet::from(["new".into()]));
+
+    // What a server before left half done.
+    std::fs::create_dir_all(new.join(".new-1/x")).unwrap();
+    std::fs::write(new.join("new/incoming/half"), b"").unwrap();
+    std::fs::create_dir(new.join("new/trash/half")).unwrap();
+    volumes.create("gone", Some(1)).unwrap();
+    let known = BTreeSet::from(["new".to_owned(), "old".to_owned()]);
+    volumes.tidy(&known).unwrap();
+    assert_eq!(names(&new), BTreeSet::from(["new".into()]));
+    assert!(nothing_in(&new.join("new/incoming")) && nothing_in(&new.join("new/trash")));
+    assert!(volumes.path("old").is_dir());
+    // One whose content is lost gets its limit again.
+    std::fs::remove_dir_all(new.join("new")).unwrap();
+    volumes.tree("new", Some(1)).unwrap();
+    assert!(new.join("new/new").is_dir());
+    volumes.delete("new").unwrap();
+    assert!(nothing_in(&new));
 }

@@ -6,3 +6,4 @@ pub mod e2b;
 pub mod envd;
 pub mod native;
 pub mod trpc;
+pub mod ws;

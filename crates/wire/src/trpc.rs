@@ -62,6 +62,15 @@ pub enum Output {
 }
 
 impl Output {
+    /// Whether the procedure did what it was asked.
+    pub const fn succeeded(&self) -> bool {
+        match self {
+            Self::Session { success, .. }
+            | Self::Sessions { success, .. }
+            | Self::Failed { success, .. } => *success,
+        }
+    }
+
     pub const fn session(session: Option<SandboxSession>) -> Self {
         Self::Session {
             success: true,

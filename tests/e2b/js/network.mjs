@@ -1,5 +1,5 @@
 // Network rules and access control through the SDK.
-import { Sandbox } from 'e2b'
+import { Sandbox, Secret } from 'e2b'
 import { assert, run, test, until } from './_check.mjs'
 
 const plain = process.env.E2B_SANDBOX_URL
@@ -81,6 +81,97 @@ test('maskRequestHost replaces the Host header', async () => {
     const seen = await response.json()
     assert.equal(seen.host, 'localhost:8000')
     assert.match(seen.raw, /^Host: /m)
+  } finally {
+    await sbx.kill()
+  }
+})
+
+test('rules set headers, and their values are not told', async () => {
+  const headers = { 'X-Key': 'secret-1' }
+  const rules = { 'API.egress.test': [{ transform: { headers } }] }
+  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { rules } })
+  try {
+    const told = JSON.stringify((await sbx.getInfo()).network.rules)
+    assert.match(told, /api\.egress\.test/)
+    assert.doesNotMatch(told, /secret-1/)
+    const trusted = 'ls /usr/local/share/ca-certificates; grep -c "woodfrog egress" /etc/ssl/certs/ca-certificates.crt || true'
+    assert.equal((await sbx.commands.run(trusted)).stdout, 'woodfrog-egress.crt\n2\n')
+    assert.equal((await sbx.commands.run('env | grep -c secret-1 || true')).stdout, '0\n')
+    await sbx.updateNetwork({})
+    assert.equal((await sbx.commands.run(trusted)).stdout, '0\n')
+    await sbx.updateNetwork({ rules })
+    assert.equal((await sbx.commands.run(trusted)).stdout, 'woodfrog-egress.crt\n2\n')
+  } finally {
+    await sbx.kill()
+  }
+})
+
+test('secrets are filled into headers and told to nobody', async () => {
+  const name = `net-key-${Date.now()}`
+  await Secret.create(name, 'value-of-it')
+  const rules = (secret) => {
+    const headers = { Authorization: `Bearer ${Secret.fill(secret)}` }
+    return { 'api.egress.test': [{ transform: { headers } }] }
+  }
+  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { rules: rules(name) } })
+  try {
+    assert.doesNotMatch(JSON.stringify(await sbx.getInfo()), /value-of-it/)
+    assert.equal((await sbx.commands.run('env | grep -c value-of-it || true')).stdout, '0\n')
+    const unknown = sbx.updateNetwork({ rules: rules('nobody-has-it') })
+    await assert.rejects(unknown, /secret 'nobody-has-it' not found/)
+  } finally {
+    await sbx.kill()
+    await Secret.destroy(name)
+  }
+  const unknown = Sandbox.create({ network: { rules: rules('nobody-has-it') } })
+  await assert.rejects(unknown, /secret 'nobody-has-it' not found/)
+})
+
+test('bad headers are refused', async () => {
+  for (const headers of [{ 'a b': 'c' }, { Host: 'other' }, { a: 'b\r\nc: d' }]) {
+    const rules = { 'api.egress.test': [{ transform: { headers } }] }
+    await assert.rejects(Sandbox.create({ network: { rules } }), /network\.rules\.api\.egress\.test/)
+  }
+  const rules = Object.fromEntries(Array.from({ length: 11 }, (_, n) => [`h${n}.test`, []]))
+  await assert.rejects(Sandbox.create({ network: { rules } }), /network\.rules/)
+})
+
+test('an egress proxy is used, and must not be on the host', async () => {
+  const proxy = (address) => ({ address, username: 'ann', password: 'secret-2' })
+  const network = { egressProxy: proxy('203.0.113.5:1080') }
+  const sbx = await Sandbox.create({ timeoutMs: 60_000, network })
+  try {
+    const told = (await sbx.getInfo()).network.egressProxy
+    assert.deepEqual(told, { address: '203.0.113.5:1080', username: 'ann' })
+  } finally {
+    await sbx.kill()
+  }
+  for (const address of ['127.0.0.1:1080', '169.254.169.254:80', '10.0.0.1:1080', 'nonsense']) {
+    const refused = Sandbox.create({ network: { egressProxy: proxy(address) } })
+    await assert.rejects(refused, /network\.egressProxy/, address)
+  }
+})
+
+test('httpsPorts are reached over TLS', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { httpsPorts: [8443] } })
+  try {
+    await sbx.files.write('secure.py', `
+import http.server, ssl, subprocess
+subprocess.run('openssl req -x509 -newkey rsa:2048 -nodes -keyout k -out c -days 2 -subj /CN=x'.split(), check=True)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('c', 'k')
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 8443), http.server.SimpleHTTPRequestHandler)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+`)
+    await sbx.files.write('page', 'over tls')
+    await sbx.commands.run('python3 secure.py', { background: true })
+    await until(async () => {
+      const probe = await sbx.commands.run('curl -sk -o /dev/null https://localhost:8443 && echo up || true')
+      return probe.stdout === 'up\n'
+    }, 'the server')
+    const response = await fetch(`${target(sbx, 8443)}/page`, { headers: routing(sbx, 8443) })
+    assert.equal(await response.text(), 'over tls')
   } finally {
     await sbx.kill()
   }

@@ -1,6 +1,6 @@
-// Every method of `Volume` that needs no sandbox.
-import { Volume, VolumePathNotFoundError, VolumeNotFoundError } from 'e2b'
-import { assert, run, test } from './_check.mjs'
+// Every method of `Volume`, and volumes in sandboxes.
+import { Sandbox, Volume, VolumePathNotFoundError, VolumeNotFoundError } from 'e2b'
+import { assert, run, test, until } from './_check.mjs'
 
 const name = `vol-${Date.now()}`
 const volume = await Volume.create(name)
@@ -50,6 +50,58 @@ test('list, info, metadata', async () => {
   assert.deepEqual([changed.mode & 0o777, changed.uid, changed.gid], [0o644, 1000, 1000])
   assert.equal(await volume.exists('/a/bytes'), true)
   assert.equal(await volume.exists('/none'), false)
+})
+
+test('sandboxes share a volume, live and with its own methods', async () => {
+  const shared = await Volume.create(`${name}-shared`)
+  const mounts = { timeoutMs: 120_000, volumeMounts: { '/mnt/data': shared } }
+  const one = await Sandbox.create('base', mounts)
+  const other = await Sandbox.create('base', { ...mounts, volumeMounts: { '/data': shared.name } })
+  try {
+    const info = await one.getInfo()
+    assert.deepEqual(info.volumeMounts, [{ name: shared.name, path: '/mnt/data' }])
+    await one.files.write('/mnt/data/hello.txt', 'hello')
+    assert.equal((await other.commands.run('cat /data/hello.txt')).stdout, 'hello')
+    assert.equal(await shared.readFile('/hello.txt'), 'hello')
+    assert.equal((await shared.getInfo('/hello.txt')).uid, 1000)
+    await shared.writeFile('/from-outside', 'outside', { uid: 1000, gid: 1000 })
+    await other.commands.run('echo " inside" >> /data/from-outside')
+    assert.equal(await one.files.read('/mnt/data/from-outside'), 'outside inside\n')
+    await assert.rejects(Volume.destroy(shared.volumeId), /mounted in/)
+  } finally {
+    await Promise.all([one.kill(), other.kill()])
+  }
+  assert.equal(await shared.readFile('/hello.txt'), 'hello')
+  assert.equal(await Volume.destroy(shared.volumeId), true)
+})
+
+test('a paused sandbox comes back with its volume and what it had open there', async () => {
+  const shared = await Volume.create(`${name}-paused`)
+  const sbx = await Sandbox.create('base', { timeoutMs: 120_000, volumeMounts: { '/data': shared } })
+  try {
+    await sbx.commands.run('exec 3>>/data/log; while true; do echo $((i+=1)) >&3; sleep 0.05; done', {
+      background: true,
+    })
+    const lines = async () => ((await shared.exists('/log')) ? (await shared.readFile('/log')).split('\n').length : 0)
+    await until(async () => (await lines()) > 3, 'the first lines')
+    await sbx.pause()
+    const before = await lines()
+    await shared.writeFile('/meanwhile', 'written while it slept')
+    await sbx.connect()
+    await until(async () => (await lines()) > before, 'the writer to go on')
+    assert.equal(await sbx.files.read('/data/meanwhile'), 'written while it slept')
+  } finally {
+    await sbx.kill()
+  }
+  assert.equal(await Volume.destroy(shared.volumeId), true)
+})
+
+test('mounts that make no sense are refused', async () => {
+  const refused = (volumeMounts, why) => assert.rejects(Sandbox.create('base', { volumeMounts }), why)
+  await refused({ '/data': 'no-such-volume' }, /no-such-volume/)
+  await refused({ '/proc/x': volume }, /proc/)
+  await refused({ data: volume }, /absolute/)
+  await refused({ '/a': volume, '/b': volume }, /twice/)
 })
 
 test('remove and destroy', async () => {

@@ -97,4 +97,26 @@ def network_options():
     raises(Exception, lambda: Sandbox.create(network={"deny_out": ["not-an-address"]}))
 
 
+@case
+def network_rules_and_proxies():
+    def rules(headers):
+        return {"rules": {"api.egress.test": [{"transform": {"headers": headers}}]}}
+
+    with Sandbox.create(timeout=60, network=rules({"X-Key": "secret-1"})) as sbx:
+        told = str(sbx.get_info().network)
+        assert "api.egress.test" in told and "secret-1" not in told, told
+        trusted = "python3 -c 'import ssl; c = ssl.create_default_context(); print([x for x in c.get_ca_certs() if \"egress\" in str(x)] != [])'"
+        assert sbx.commands.run(trusted).stdout == "True\n"
+    refused = raises(Exception, lambda: Sandbox.create(network=rules({"a b": "c"})))
+    assert "network.rules.api.egress.test" in str(refused), refused
+    proxy = {"address": "203.0.113.5:1080", "username": "ann", "password": "secret-2", "tls": True}
+    with Sandbox.create(timeout=60, network={"egress_proxy": proxy}) as sbx:
+        told = str(sbx.get_info().network)
+        assert "203.0.113.5:1080" in told and "secret-2" not in told, told
+    for address in ["127.0.0.1:1080", "169.254.169.254:80", "10.0.0.1:1080", "nonsense"]:
+        network = {"egress_proxy": {"address": address}}
+        refused = raises(Exception, lambda: Sandbox.create(network=network))
+        assert "network.egressProxy" in str(refused), refused
+
+
 run()

@@ -3,6 +3,7 @@
 import time
 
 from e2b import (
+    Sandbox,
     Secret,
     SecretNotFoundException,
     Volume,
@@ -42,6 +43,28 @@ def files_go_in_and_out():
     assert changed.mode & 0o777 == 0o600
     assert volume.get_info("/a/bytes").size == len(data)
     assert volume.exists("/a/bytes") and not volume.exists("/none")
+
+
+@case
+def sandboxes_share_a_volume():
+    shared = Volume.create(f"{NAME}-shared")
+    one = Sandbox.create("base", timeout=120, volume_mounts={"/mnt/data": shared})
+    other = Sandbox.create("base", timeout=120, volume_mounts={"/data": shared.name})
+    try:
+        mounts = one.get_info().volume_mounts
+        assert mounts == [{"name": shared.name, "path": "/mnt/data"}]
+        one.files.write("/mnt/data/hello.txt", "hello")
+        assert other.commands.run("cat /data/hello.txt").stdout == "hello"
+        assert shared.read_file("/hello.txt") == "hello"
+        shared.write_file("/from-outside", "outside")
+        assert one.files.read("/mnt/data/from-outside") == "outside"
+        raises(Exception, lambda: Volume.destroy(shared.volume_id))
+    finally:
+        one.kill()
+        other.kill()
+    assert shared.read_file("/hello.txt") == "hello"
+    assert Volume.destroy(shared.volume_id) is True
+    raises(Exception, lambda: Sandbox.create("base", volume_mounts={"/data": shared}))
 
 
 @case

@@ -1,6 +1,7 @@
 //! `./x bench sessions`: the logs of sessions, beside what the disk and SQLite allow and beside
 //! peers with durable settings, all in one run.
 
+mod http;
 mod peers;
 mod store;
 
@@ -16,6 +17,7 @@ type Part = fn(&Server) -> Result<Vec<Sample>>;
 const PARTS: &[(&str, Part)] = &[
     ("SQLite", |_| store::sqlite()),
     ("Postgres", |_| store::postgres()),
+    ("HTTP", http::all),
     (peers::REDIS, |server| peers::redis(server.data_dir())),
     (peers::NATS, |server| peers::nats(server.data_dir())),
 ];
@@ -29,6 +31,11 @@ pub(super) fn all(server: &Server) -> Vec<Sample> {
         rows.extend(part.unwrap_or_else(|error| vec![Sample::missing(name, format!("{error:#}"))]));
     }
     rows
+}
+
+/// The rows that an example of an adapter measures in a process of its own.
+pub(super) fn store_rows(package: &str, example: &str) -> Result<Vec<Sample>> {
+    store::all(package, example)
 }
 
 /// A row of steps of which each made one or more entries durable, or read them.

@@ -26,14 +26,20 @@ const PAUSE: Duration = Duration::from_millis(5);
 const END: Duration = Duration::from_millis(3500);
 /// The user's name where the machine has none for the number.
 const NAMELESS: &str = "user";
+/// In its directory.
+const PROGRAM: &str = "guest";
+const SOCKET: &str = "guest.sock";
+/// Processes below it that are ended with it.
+const DESCENDANTS_MAX: usize = 10_000;
 
 /// A running child.
 pub(super) struct Process {
     child: Child,
-    _lifeline: Option<ChildStdin>,
+    lifeline: Option<ChildStdin>,
     client: GuestClient,
+    user: User,
     /// Its program and its socket; removed at the end.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Process {
@@ -42,7 +48,7 @@ impl Process {
             .prefix("woodfrog-agent-")
             .tempdir()
             .context("make a temporary directory")?;
-        let program = directory.path().join("guest");
+        let program = directory.path().join(PROGRAM);
         write(&program, GUEST, 0o700)?;
         let etc = directory.path().join("etc");
         std::fs::create_dir(&etc)?;
@@ -50,33 +56,44 @@ impl Process {
         write(&etc.join("passwd"), user.passwd().as_bytes(), 0o600)?;
         let groups = std::fs::read("/etc/group").unwrap_or_default();
         write(&etc.join("group"), &groups, 0o600)?;
-        let socket = directory.path().join("guest.sock");
-        let mut child = Command::new(&program)
-            .arg("--socket")
-            .arg(&socket)
-            .arg("--etc")
-            .arg(&etc)
-            .args(["--no-init", "--as-itself", "--until-eof"])
-            // It ends when the other end of this pipe is gone, and so are we.
-            .stdin(Stdio::piped())
-            .spawn()
-            .with_context(|| {
-                format!(
-                    "run {}: TMPDIR must allow programs to be run",
-                    program.display()
-                )
-            })?;
+        let (child, lifeline) = spawn(directory.path())?;
+        let socket = directory.path().join(SOCKET);
         let client = GuestClient::new(Arc::new(PathConnector(socket)));
         let mut process = Self {
-            // Out of the child, since waiting for that one closes its input.
-            _lifeline: child.stdin.take(),
             child,
+            lifeline,
             client,
-            _directory: directory,
+            user,
+            directory,
         };
-        process.ready().await?;
-        process.client.configure(user.defaults()).await?;
+        process.set_up().await?;
         Ok(process)
+    }
+
+    async fn set_up(&mut self) -> Result<()> {
+        self.ready().await?;
+        self.client.configure(self.user.defaults()).await?;
+        Ok(())
+    }
+
+    /// Ends one that does not answer, with everything that it has started, and starts another one
+    /// in its place: the same clients reach it.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        // It does not do that itself any more.
+        let started = self.child.id().map(descendants).unwrap_or_default();
+        self.child.kill().await?;
+        for pid in started {
+            // It may have ended with its parent.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let socket = self.directory.path().join(SOCKET);
+        if let Err(error) = std::fs::remove_file(&socket)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error).context("remove the socket");
+        }
+        (self.child, self.lifeline) = spawn(self.directory.path())?;
+        self.set_up().await
     }
 
     async fn ready(&mut self) -> Result<()> {
@@ -121,6 +138,50 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// Starts the child whose program is in `directory`.
+fn spawn(directory: &Path) -> Result<(Child, Option<ChildStdin>)> {
+    let program = directory.join(PROGRAM);
+    let mut child = Command::new(&program)
+        .arg("--socket")
+        .arg(directory.join(SOCKET))
+        .arg("--etc")
+        .arg(directory.join("etc"))
+        .args(["--no-init", "--as-itself", "--until-eof"])
+        // It ends when the other end of this pipe is gone, and so are we.
+        .stdin(Stdio::piped())
+        .spawn()
+        .with_context(|| {
+            format!(
+                "run {}: TMPDIR must allow programs to be run",
+                program.display()
+            )
+        })?;
+    // Out of the child, since waiting for that one closes its input.
+    let lifeline = child.stdin.take();
+    Ok((child, lifeline))
+}
+
+/// The processes below this one.
+fn descendants(of: u32) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut parents = vec![of];
+    while let Some(parent) = parents.pop() {
+        // One that has ended has no children.
+        let threads = std::fs::read_dir(format!("/proc/{parent}/task"));
+        for thread in threads.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            for pid in children.split_whitespace().filter_map(|it| it.parse().ok()) {
+                if found.len() < DESCENDANTS_MAX {
+                    parents.push(pid);
+                    found.extend(i32::try_from(pid).ok().and_then(Pid::from_raw));
+                }
+            }
+        }
+    }
+    found
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use tokio_util::sync::CancellationToken;
 use woodfrog_agents::{AgentId, Agents};
 use woodfrog_engine::GuestLease;
 use woodfrog_guest_client::GuestClient;
@@ -17,7 +16,9 @@ use woodfrog_store::SessionStore;
 use woodfrog_store::memory::MemoryStore;
 use woodfrog_store_sqlite::SqliteStore;
 use woodfrog_types::session::Session;
-use woodfrog_types::{Fault, SandboxId, SnapshotId, WorkspaceId};
+use woodfrog_types::{Code, Fault, SandboxId, SnapshotId, WorkspaceId};
+
+use super::health::Lives;
 
 /// Stands for this machine in the log: the same after each start.
 const MACHINE: &str = "sb00000000000000000000000000";
@@ -82,14 +83,17 @@ fn data_home() -> Option<PathBuf> {
 /// This machine.
 pub(super) struct Local {
     pub(super) client: GuestClient,
-    pub(super) ended: CancellationToken,
+    pub(super) lives: Arc<Lives>,
     pub(super) agents: Arc<Agents>,
 }
 
 #[async_trait]
 impl Machines for Local {
     async fn guest(&self, _: &SandboxId) -> Result<GuestLease, Fault> {
-        Ok(GuestLease::new(self.client.clone(), self.ended.clone()))
+        Ok(GuestLease::living(
+            self.client.clone(),
+            self.lives.present(),
+        ))
     }
 
     async fn is_awake(&self, _: &SandboxId) -> bool {
@@ -97,7 +101,7 @@ impl Machines for Local {
     }
 
     async fn is_gone(&self, _: &SandboxId) -> bool {
-        self.ended.is_cancelled()
+        self.lives.are_over()
     }
 
     fn known(&self, agent: &str) -> Result<(), Fault> {
@@ -117,6 +121,15 @@ impl Machines for Local {
     async fn replace(&self, _: &Session) -> Result<Option<SandboxId>, Fault> {
         Ok(None)
     }
+
+    async fn at_turn(&self, _: &Session, _: &SnapshotId) -> Result<SandboxId, Fault> {
+        Err(Fault::new(
+            Code::Unsupported,
+            "this machine is no sandbox: it has no snapshots",
+        ))
+    }
+
+    async fn discard(&self, _: &Session, _: &SandboxId) {}
 
     async fn keep_turn(&self, _: &Session, _: u64) -> Result<Option<SnapshotId>, Fault> {
         Ok(None)

@@ -3,13 +3,15 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use woodfrog_testkit::Server;
+use woodfrog_testkit::collector::wait_for_spans_of;
+use woodfrog_testkit::{Server, wait_for};
 
 use crate::cases::check;
-use crate::{Case, Context};
+use crate::{COLLECTOR, Case, Context};
 
 pub(crate) const CASES: &[Case] = &[
     ("agents::every_user_has_the_mock_agent", mock),
@@ -19,6 +21,8 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Seconds that OpenCode may take on a busy machine; it takes about ten.
 const REAL_SECONDS_MAX: &str = "240";
+const REAL_TIMEOUT: &str = "240s";
+const REAL_PATIENCE: Duration = Duration::from_secs(300);
 
 fn mock(context: &Context) -> Result<()> {
     let server = &context.server;
@@ -112,7 +116,82 @@ fn real(context: &Context) -> Result<()> {
     command.args(["--", "bash", "-c", script]);
     let seen = output(&mut command)?;
     check!(seen.contains("real agent: 4 tool calls done"), "{seen}");
+    tracked(server, &id)?;
     server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+/// The same agent and model in a run: what it used, cost and left, who asked, and its trace.
+fn tracked(server: &Server, sandbox: &str) -> Result<()> {
+    let prepare = "mkdir w && install -m 755 opencode /usr/local/bin/opencode && \
+                   (BUN_BE_BUN=1 setsid opencode model_endpoint.mjs 8900 > model.log 2>&1 &) && \
+                   until grep -q listening model.log; do sleep 0.1; done";
+    let prepared = server.exec(
+        sandbox,
+        "root",
+        &format!("cd /home/user && {prepare} && chown user w"),
+    )?;
+    check!(prepared.code == 0, "{prepared:?}");
+    let price = ["--input", "1000", "--output", "2000", "--cache-read", "0"];
+    server.run(&[&["price", "set", "scripted/scripted"], &price[..]].concat())?;
+    let prompt =
+        "do: write new.txt \"from the model\\n\"\ndo: read new.txt\ndo: run \"cat new.txt > all\"";
+    let mut args = vec!["run", "start", "--detach", "--artifacts", "--cwd", "w"];
+    args.extend(["--sandbox", sandbox, "--timeout", REAL_TIMEOUT]);
+    args.extend(["--agent", "opencode", "--model", "scripted/scripted"]);
+    args.extend(["--prompt", prompt]);
+    for variable in [
+        "OPENCODE_CONFIG=/home/user/opencode.json",
+        "SCRIPTED_MODEL_URL=http://127.0.0.1:8900/v1",
+        "OPENCODE_DISABLE_MODELS_FETCH=1",
+        "OPENCODE_DISABLE_LSP_DOWNLOAD=1",
+        "OPENCODE_DISABLE_DEFAULT_PLUGINS=1",
+    ] {
+        args.extend(["--env", variable]);
+    }
+    let id = server.run(&args)?.trim().to_owned();
+    let run = wait_for("the run's end", REAL_PATIENCE, || {
+        let run = server.json(&["run", "show", &id]).ok()?;
+        run["finished_at"].is_i64().then_some(run)
+    })?;
+    check!(run["status"] == "succeeded", "{run}");
+    check!(run["stats"]["tool_calls"] == 3, "{run}");
+    let tokens = ["input", "output"].map(|kind| run["tokens"][kind].as_u64().unwrap_or(0));
+    check!(tokens[0] > 0 && tokens[1] > 0, "{run}");
+    // A thousand dollars for a million is a thousandth for one.
+    let cost = tokens[0] * 1_000 + tokens[1] * 2_000;
+    check!(run["cost"]["model"] == cost, "{run}");
+    check!(run["cost"]["unpriced"] == false, "{run}");
+    let kept = server.json(&["artifact", "list", "--run", &id])?;
+    let kept = kept.as_array().context("a list")?.iter();
+    let mut paths: Vec<&str> = kept.filter_map(|one| one["path"].as_str()).collect();
+    paths.sort_unstable();
+    check!(
+        paths == ["/home/user/w/all", "/home/user/w/new.txt"],
+        "{paths:?}"
+    );
+    let audit = server.json(&["audit", "list", "--action", "run.create"])?;
+    let audit = audit.as_array().context("a list")?;
+    let noted = audit
+        .iter()
+        .any(|entry| entry["target"] == id.as_str() && entry["outcome"] == "done");
+    check!(noted, "{audit:?}");
+    let trace = run["trace_id"].as_str().context("a trace")?;
+    let spans = wait_for_spans_of(&COLLECTOR, trace, 4, REAL_PATIENCE)?;
+    let whole = spans.last().context("spans")?;
+    check!(
+        whole.name == "invoke_agent opencode" && spans.len() == 4,
+        "{spans:?}"
+    );
+    let of_trace = |name: &str| whole.attributes.get(name).map(String::as_str);
+    check!(
+        of_trace("gen_ai.usage.output_tokens") == Some(&tokens[1].to_string()),
+        "{spans:?}"
+    );
+    check!(
+        of_trace("gen_ai.request.model") == Some("scripted/scripted"),
+        "{spans:?}"
+    );
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! The list of all cases.
 
 use crate::{
-    Case, agents, crash, docs, errors, hostile, isolation, leaks, limits, sessions, sleep,
-    sleep_crash,
+    Case, agents, archive, artifacts, crash, docs, egress, errors, full_disk, handoff, hostile,
+    isolation, leaks, limits, runs, sessions, sleep, sleep_crash, sleep_said, soak, spares,
+    volumes, websocket,
 };
 
 /// Every case, in the order in which they run.
@@ -13,12 +14,23 @@ pub(crate) fn all() -> Vec<Case> {
         limits::CASES,
         errors::CASES,
         agents::CASES,
+        archive::CASES,
         docs::CASES,
+        egress::CASES,
         sleep::CASES,
+        sleep_said::CASES,
+        volumes::CASES,
         sessions::CASES,
+        runs::CASES,
+        artifacts::CASES,
+        websocket::CASES,
+        handoff::CASES,
         leaks::CASES,
         crash::CASES,
         sleep_crash::CASES,
+        full_disk::CASES,
+        soak::CASES,
+        spares::CASES,
     ]
     .concat()
 }

@@ -36,7 +36,7 @@ fn start_counter(server: &Server, id: &str) -> Result<()> {
         "user",
         "setsid -f bash -c 'i=0; while true; do i=$((i+1)); echo $i >> ~/count; sleep 0.05; done' >/dev/null 2>&1 </dev/null",
     )?;
-    wait_for("the counter to run", Duration::from_secs(5), || {
+    wait_for("the counter to run", Duration::from_secs(30), || {
         count(server, id).filter(|count| *count > 0)
     })?;
     Ok(())
@@ -61,7 +61,7 @@ fn survive_kill(_: &Context) -> Result<()> {
     server.restart()?;
     let shown = server.json(&["sandbox", "show", &id])?;
     check!(shown["state"] == "running", "{shown}");
-    wait_for("the counter to go on", Duration::from_secs(10), || {
+    wait_for("the counter to go on", Duration::from_secs(30), || {
         count(&server, &id).filter(|now| *now > before)
     })?;
     let lines = server.exec(
@@ -81,7 +81,7 @@ fn graceful_stop(_: &Context) -> Result<()> {
     server.stop()?;
     server.restart()?;
     let before = count(&server, &id).context("count after the restart")?;
-    wait_for("the counter to go on", Duration::from_secs(10), || {
+    wait_for("the counter to go on", Duration::from_secs(30), || {
         count(&server, &id).filter(|now| *now > before)
     })?;
     server.remove()

@@ -116,7 +116,8 @@ fn environment(context: &Context, command: &mut Command) -> Result<()> {
         .env("WOODFROG_DATA_DIR", server.data_dir())
         .env("E2B_API_KEY", format!("e2b_{}", key(context)?))
         .env("E2B_API_URL", server.url())
-        .env("E2B_SANDBOX_URL", server.url());
+        .env("E2B_SANDBOX_URL", server.url())
+        .env("E2B_VOLUME_API_URL", server.url());
     Ok(())
 }
 
@@ -170,7 +171,9 @@ fn javascript(context: &Context, block: &Block) -> Result<usize> {
         let program = dir.join(format!("_docs-{}.mjs", std::process::id()));
         std::fs::write(&program, settle(context, &block.text)?)?;
         let mut command = Command::new("timeout");
-        command.args([PAGE_SECONDS_MAX, "node"]).arg(&program);
+        // Node 20 has a browser's WebSocket, but does not say so by itself.
+        let node = [PAGE_SECONDS_MAX, "node", "--experimental-websocket"];
+        command.args(node).arg(&program);
         environment(context, &mut command)?;
         let ended = bounded(&mut command);
         std::fs::remove_file(&program)?;

@@ -1,6 +1,6 @@
 //! Bad input gets a clear error and leaves nothing.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::process::Command;
 use woodfrog_testkit::Server;
@@ -181,7 +181,8 @@ fn keys(context: &Context) -> Result<()> {
 fn tenancy(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    let other = "ws11111111111111111111111111";
+    let other = server.json(&["workspace", "create", "another"])?;
+    let other = other["id"].as_str().context("the id of a workspace")?;
     let made = server.json(&["key", "create", "other", "--workspace", other])?;
     let key = format!("X-API-Key: {}", made["secret"].as_str().unwrap_or_default());
     for (args, path) in [

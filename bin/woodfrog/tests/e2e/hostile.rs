@@ -244,7 +244,7 @@ while True:
     server.run(&["sandbox", "delete", &bad])?;
     wait_for(
         "the bad sandbox to be gone",
-        Duration::from_secs(10),
+        Duration::from_secs(30),
         || {
             server
                 .run(&["sandbox", "show", &bad])

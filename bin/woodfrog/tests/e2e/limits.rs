@@ -60,7 +60,7 @@ fn memory_bomb(context: &Context) -> Result<()> {
         seen.stdout.contains("code 137") || seen.stdout.contains("code 1\n"),
         "{seen:?}"
     );
-    let alive = wait_for("the sandbox to answer", Duration::from_secs(10), || {
+    let alive = wait_for("the sandbox to answer", Duration::from_secs(30), || {
         server
             .exec(&id, "user", "echo alive")
             .ok()

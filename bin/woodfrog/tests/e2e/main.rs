@@ -4,24 +4,42 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod archive;
+mod artifacts;
 mod cases;
 mod crash;
 mod docs;
+mod egress;
+mod egress_world;
 mod errors;
+mod full_disk;
+mod handoff;
 mod hostile;
 mod isolation;
 mod leaks;
 mod limits;
+mod runs;
 mod sessions;
 mod sleep;
 mod sleep_crash;
+mod sleep_said;
+mod soak;
+mod spares;
+mod volumes;
+mod websocket;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use libtest_mimic::{Arguments, Trial};
 use woodfrog_testkit::Server;
+use woodfrog_testkit::collector::{Collector, Manner};
+use woodfrog_testkit::server::last_words;
+
+/// Who is told of the runs of the server that the cases share.
+pub(crate) static COLLECTOR: LazyLock<Collector> =
+    LazyLock::new(|| Collector::start(Manner::Takes).expect("a port on this machine"));
 
 /// What a case gets.
 pub(crate) struct Context {
@@ -50,17 +68,34 @@ fn main() -> ExitCode {
     if arguments.list {
         return conclude(&arguments, None);
     }
-    let started = Server::start(&binary(), &data_dir("e2e"), &[]).and_then(|server| {
-        server.run(&["template", "prepare", "base"])?;
-        Ok(server)
-    });
-    match started {
+    match start() {
         Ok(server) => conclude(&arguments, Some(server)),
         Err(error) => {
             eprintln!("the server under test did not start: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A failure with what the servers said last.
+fn told(context: &Context, error: &anyhow::Error) -> String {
+    let own = last_words();
+    let said = match own.is_empty() {
+        true => context.server.last_lines(),
+        false => own.join("\n"),
+    };
+    format!("{error:#}\n{said}")
+}
+
+fn start() -> anyhow::Result<Server> {
+    let dir = data_dir("e2e");
+    let config = dir.with_extension("toml");
+    let endpoint = COLLECTOR.url();
+    std::fs::write(&config, format!("[traces]\nendpoint = \"{endpoint}\"\n"))?;
+    let config = config.to_string_lossy();
+    let server = Server::start(&binary(), &dir, &["--spares", "0", "--config", &config])?;
+    server.run(&["template", "prepare", "base"])?;
+    Ok(server)
 }
 
 fn conclude(arguments: &Arguments, server: Option<Server>) -> ExitCode {
@@ -71,7 +106,8 @@ fn conclude(arguments: &Arguments, server: Option<Server>) -> ExitCode {
             let context = context.clone();
             Trial::test(name, move || {
                 let context = context.ok_or("no server")?;
-                body(&context).map_err(|error| format!("{error:?}").into())
+                drop(last_words());
+                body(&context).map_err(|error| told(&context, &error).into())
             })
         })
         .collect();

@@ -194,7 +194,15 @@ impl Build<'_> {
     /// What an answer of the agent means for the conversation.
     fn conclude(&mut self, about: About, answer: &Envelope) {
         match about {
-            About::Other => {}
+            About::Other | About::Rechoose => {}
+            About::Choose {
+                conversation,
+                choice,
+            } => {
+                if answer.error().is_none() {
+                    self.chosen(&conversation, choice);
+                }
+            }
             About::Initialize { ours } => self.initialized(ours, answer),
             About::New { init } => {
                 let id = answer.ok().and_then(|it| it.get("sessionId"));
@@ -253,6 +261,7 @@ impl Build<'_> {
             incarnation,
             init,
             replay_due: None,
+            chosen: Vec::new(),
         };
         match self.it.binding(public) {
             Some(known) => *known = binding,

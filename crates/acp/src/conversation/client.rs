@@ -2,8 +2,8 @@
 
 use super::build::{Build, is_initialize};
 use super::{
-    About, Act, ClientMessage, Conversation, Failure, HELD_MAX, Held, Outcome, Pending, Phase,
-    SessionState, Source, Step, Timestamp, Turn, Value, Waiter, kind,
+    About, Act, Choice, ClientMessage, Conversation, Failure, HELD_MAX, Held, Outcome, Pending,
+    Phase, SessionState, Source, Step, Timestamp, Turn, Value, Waiter, kind,
 };
 use crate::message::{Class, Envelope, Id};
 
@@ -192,6 +192,15 @@ fn about(method: &str, envelope: &Envelope) -> About {
         ("session/prompt", Some(session)) => About::Prompt {
             conversation: session.to_owned(),
         },
+        ("session/set_mode" | "session/set_model" | "session/set_config_option", Some(session)) => {
+            About::Choose {
+                conversation: session.to_owned(),
+                choice: Choice {
+                    method: method.to_owned(),
+                    params: init(),
+                },
+            }
+        }
         _ => About::Other,
     }
 }

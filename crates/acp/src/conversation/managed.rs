@@ -34,6 +34,7 @@ impl Conversation {
             incarnation: 0,
             init: init.to_string(),
             replay_due: None,
+            chosen: Vec::new(),
         }];
     }
 

@@ -4,8 +4,11 @@ use serde_json::{Map, json};
 use woodfrog_types::session::Binding;
 
 use super::build::Build;
-use super::{About, Act, Conversation, Step, Timestamp, Value, kind};
+use super::{About, Act, Choice, Conversation, Step, Timestamp, Value, kind};
 use crate::message::Envelope;
+
+/// Choices that are remembered of one conversation.
+const CHOICES_MAX: usize = 64;
 
 impl Conversation {
     /// What the log has of a conversation, in the words of [`crate::history`]; asked for with
@@ -141,11 +144,41 @@ impl Build<'_> {
             binding.replay_due = (!first).then_some(end);
         }
         self.it.told.remove(conversation);
+        if !first {
+            self.choose_again(conversation);
+        }
         if first {
             self.it.restoring = None;
             self.changed();
         } else {
             self.taken_up(conversation, "replay");
+        }
+    }
+
+    /// An agent accepted what a client chose.
+    pub(super) fn chosen(&mut self, conversation: &str, choice: Choice) {
+        let Some(binding) = self.it.binding(conversation) else {
+            return;
+        };
+        binding.chosen.retain(|it| subject(it) != subject(&choice));
+        if binding.chosen.len() < CHOICES_MAX {
+            binding.chosen.push(choice);
+            self.changed();
+        }
+    }
+
+    /// A conversation that took the place of another is asked for what was chosen for that one.
+    fn choose_again(&mut self, conversation: &str) {
+        let Some(binding) = self.it.binding(conversation).map(|it| it.clone()) else {
+            return;
+        };
+        for choice in binding.chosen {
+            let mut params = read(&choice.params);
+            if let Value::Object(params) = &mut params {
+                let id = Value::from(binding.agent.as_str());
+                params.insert("sessionId".to_owned(), id);
+            }
+            self.ask_agent(&choice.method, params, About::Rechoose);
         }
     }
 
@@ -180,6 +213,15 @@ impl Build<'_> {
         }
         told
     }
+}
+
+/// What a choice is about: the last one counts.
+fn subject(choice: &Choice) -> (&str, Option<String>) {
+    let option = read(&choice.params)
+        .get("configId")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    (&choice.method, option)
 }
 
 fn read(text: &str) -> Value {

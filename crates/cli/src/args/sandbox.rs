@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{SleepArgs, SleepCommand, Target, pair, size};
+use super::{NetworkArgs, SleepArgs, SleepCommand, Target, mount, pair, size};
 
 #[derive(Debug, Subcommand)]
 pub enum SandboxCommand {
@@ -54,6 +54,15 @@ pub enum SandboxCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Replace the rules about what a sandbox reaches, in force for new connections at once. What is
+    /// not given has its default; who reaches it stays as it is.
+    Network {
+        id: String,
+        #[command(flatten)]
+        network: Box<NetworkArgs>,
+        #[command(flatten)]
+        target: Target,
+    },
     #[command(flatten)]
     Sleep(SleepCommand),
     /// Delete sandboxes.
@@ -86,9 +95,9 @@ pub struct CreateArgs {
     /// KEY=VALUE for every process inside, repeatable.
     #[arg(long = "env", short = 'e', value_name = "KEY=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
-    /// No access to the outside.
-    #[arg(long)]
-    pub no_internet: bool,
+    /// A volume and where it is inside: NAME:PATH, repeatable.
+    #[arg(long = "volume", value_name = "NAME:PATH", value_parser = mount)]
+    pub volumes: Vec<(String, String)>,
     /// vCPUs [default: the template's].
     #[arg(long)]
     pub cpus: Option<u32>,
@@ -98,6 +107,8 @@ pub struct CreateArgs {
     /// Disk above the template: `10GiB` [default: the template's].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub disk: Option<u64>,
+    #[command(flatten)]
+    pub network: Box<NetworkArgs>,
     #[command(flatten)]
     pub sleep: SleepArgs,
     #[command(flatten)]

@@ -23,8 +23,8 @@ fn after(text: &str) -> Result<After, String> {
     }
 }
 
-/// When a sandbox goes to sleep by itself. What is not given stays (for a new sandbox: is the
-/// server's default).
+/// When a sandbox goes to sleep by itself. What is not given stays (for a new sandbox: is its
+/// workspace's default, else the server's).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub struct SleepArgs {
     /// Without activity, until it is paused: `10m`, `never`.
@@ -39,6 +39,10 @@ pub struct SleepArgs {
     /// Hibernated, until it is deleted.
     #[arg(long, value_name = "TIME", value_parser = after, help_heading = "Sleep")]
     pub delete_after: Option<After>,
+    /// Saved this often while it runs (10s at least), to come back from that after the machine
+    /// went down: `15m`, `never`.
+    #[arg(long, value_name = "TIME", value_parser = after, help_heading = "Sleep")]
+    pub checkpoint_every: Option<After>,
 }
 
 #[derive(Debug, Subcommand)]

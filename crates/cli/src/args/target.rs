@@ -42,6 +42,14 @@ pub struct Target {
         help_heading = "Server"
     )]
     pub ca: Option<PathBuf>,
+    /// The workspace that is meant, by id or name [default: that of the key].
+    #[arg(
+        long,
+        env = "WOODFROG_WORKSPACE",
+        value_name = "WORKSPACE",
+        help_heading = "Server"
+    )]
+    pub workspace: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

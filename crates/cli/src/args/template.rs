@@ -55,6 +55,12 @@ pub enum TemplateCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Remove from the server's disk the layers that nothing needs: no template, sandbox, snapshot,
+    /// running build, nor the cache of build steps within its limit.
+    Gc {
+        #[command(flatten)]
+        target: Target,
+    },
     /// Delete a template and its builds; `name:tag` removes that tag only.
     #[command(visible_alias = "rm")]
     Delete {

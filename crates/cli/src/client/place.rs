@@ -93,6 +93,7 @@ mod tests {
         Target {
             url: url.map(str::to_owned),
             api_key: key.map(str::to_owned),
+            workspace: None,
             data_dir: dir.to_owned(),
             ca: None,
             json: false,

@@ -1,7 +1,7 @@
 //! `woodfrog key`.
 
 use woodfrog_types::Timestamp;
-use woodfrog_wire::native::key::{CreatedKey, Key, Keys, NewKey, Scope};
+use woodfrog_wire::native::key::{CreatedKey, Key, Keys, NewKey, Reach, Rotation, Scope};
 
 use super::Outcome;
 use crate::args::KeyCommand;
@@ -12,7 +12,9 @@ pub(super) async fn run(command: KeyCommand) -> Outcome {
     match command {
         KeyCommand::Create {
             name,
-            workspace,
+            user,
+            role,
+            any_workspace,
             admin,
             expires_in,
             target,
@@ -20,7 +22,15 @@ pub(super) async fn run(command: KeyCommand) -> Outcome {
             let client = Client::new(&target)?;
             let request = NewKey {
                 name,
-                workspace,
+                // The one that the flags name, else the key's.
+                workspace: None,
+                user,
+                role: (!admin).then_some(role),
+                reach: if any_workspace {
+                    Reach::User
+                } else {
+                    Reach::Workspace
+                },
                 scope: if admin {
                     Scope::Admin
                 } else {
@@ -29,15 +39,16 @@ pub(super) async fn run(command: KeyCommand) -> Outcome {
                 expires_at: expires_in.map(|time| Timestamp::now().plus(time).as_millis()),
             };
             let made: CreatedKey = client.json(client.post(&["keys"]).json(&request)).await?;
-            if target.json {
-                output::json(&made)?;
-            } else {
-                output::line(&made.secret)?;
-                output::note(&format!(
-                    "{}; E2B's clients take it as {}. It is not shown again.",
-                    made.key.id, made.e2b_secret
-                ));
-            }
+            show(&made, target.json)?;
+        }
+        KeyCommand::Rotate { id, grace, target } => {
+            let client = Client::new(&target)?;
+            let request = Rotation {
+                grace_seconds: Some(grace.as_secs()),
+            };
+            let rotate = client.post(&["keys", &id, "rotate"]).json(&request);
+            let made: CreatedKey = client.json(rotate).await?;
+            show(&made, target.json)?;
         }
         KeyCommand::List { target } => {
             let client = Client::new(&target)?;
@@ -50,6 +61,8 @@ pub(super) async fn run(command: KeyCommand) -> Outcome {
                     "ID",
                     "NAME",
                     "SCOPE",
+                    "ROLE",
+                    "USER",
                     "WORKSPACE",
                     "HINT",
                     "CREATED",
@@ -70,6 +83,19 @@ pub(super) async fn run(command: KeyCommand) -> Outcome {
     Ok(0)
 }
 
+/// The only time that the secret is seen.
+fn show(made: &CreatedKey, json: bool) -> std::io::Result<()> {
+    if json {
+        return output::json(made);
+    }
+    output::line(&made.secret)?;
+    output::note(&format!(
+        "{}; E2B's clients take it as {}. It is not shown again.",
+        made.key.id, made.e2b_secret
+    ));
+    Ok(())
+}
+
 fn row(key: &Key) -> Vec<String> {
     let at = |millis: Option<i64>| match millis {
         Some(millis) => Timestamp::from_millis(millis).to_rfc3339(),
@@ -83,6 +109,8 @@ fn row(key: &Key) -> Vec<String> {
         key.id.clone(),
         key.name.clone(),
         scope.to_owned(),
+        key.role.as_str().to_owned(),
+        key.user.clone().unwrap_or_default(),
         key.workspace.clone(),
         key.hint.clone(),
         at(Some(key.created_at)),

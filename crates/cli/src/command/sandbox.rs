@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, stream};
 use woodfrog_types::Timestamp;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
-use woodfrog_wire::native::network::Network;
 use woodfrog_wire::native::page::Page;
-use woodfrog_wire::native::sandbox::{NewResources, NewSandbox, Sandbox};
+use woodfrog_wire::native::sandbox::{NewResources, NewSandbox, Sandbox, VolumeMount};
 use woodfrog_wire::native::sleep::{OnTimeout, Wakefulness};
 
-use super::{Outcome, Usage, cp, exec, shell, sleep};
+use super::{Outcome, Usage, cp, exec, network, shell, sleep};
 use crate::args::{CreateArgs, SandboxCommand, Target};
 use crate::client::{Client, ClientError};
 use crate::output;
@@ -41,6 +40,11 @@ pub(super) async fn run(command: SandboxCommand) -> Outcome {
             user,
             target,
         } => cp::run(&from, &to, user.as_deref(), &target).await,
+        SandboxCommand::Network {
+            id,
+            network,
+            target,
+        } => network::replace(&id, &network, &target).await,
         SandboxCommand::Sleep(command) => sleep::run(command).await,
         SandboxCommand::Delete { ids, target } => delete(&ids, &target).await,
     }
@@ -48,7 +52,7 @@ pub(super) async fn run(command: SandboxCommand) -> Outcome {
 
 async fn create(args: CreateArgs) -> Outcome {
     let client = Client::new(&args.target)?;
-    let request = new_sandbox(&args);
+    let request = new_sandbox(&args)?;
     let made: Sandbox = client
         .json(client.post(&["sandboxes"]).json(&request))
         .await?;
@@ -60,14 +64,14 @@ async fn create(args: CreateArgs) -> Outcome {
     Ok(0)
 }
 
-fn new_sandbox(args: &CreateArgs) -> NewSandbox {
+fn new_sandbox(args: &CreateArgs) -> anyhow::Result<NewSandbox> {
     let resources = NewResources {
         cpu_count: args.cpus,
         memory_bytes: args.memory,
         disk_bytes: args.disk,
         pids: None,
     };
-    NewSandbox {
+    Ok(NewSandbox {
         template: Some(args.template.clone()),
         timeout_seconds: Some(i64::from(args.timeout)).filter(|seconds| *seconds > 0),
         on_timeout: match args.keep {
@@ -78,13 +82,13 @@ fn new_sandbox(args: &CreateArgs) -> NewSandbox {
         sleep: sleep::sleep(args.sleep),
         metadata: args.metadata.iter().cloned().collect(),
         env: args.env.iter().cloned().collect(),
-        network: Network {
-            internet: !args.no_internet,
-            ..Network::default()
-        },
+        network: network::network(&args.network)?,
         secure: None,
+        volumes: (args.volumes.iter().cloned())
+            .map(|(name, path)| VolumeMount { name, path })
+            .collect(),
         resources: Some(resources).filter(|wanted| *wanted != NewResources::default()),
-    }
+    })
 }
 
 async fn list(
@@ -174,6 +178,14 @@ fn deadline(sandbox: &Sandbox, now: Timestamp) -> String {
     }
 }
 
+fn volumes(sandbox: &Sandbox) -> String {
+    let mounts = sandbox.volumes.iter();
+    let mounts: Vec<String> = mounts
+        .map(|one| format!("{}:{}", one.name, one.path))
+        .collect();
+    mounts.join(" ")
+}
+
 /// `key=value` for people.
 pub(super) fn pairs(map: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -219,6 +231,7 @@ async fn show(id: &str, target: &Target) -> Outcome {
         ("memory", output::bytes(resources.memory_bytes)),
         ("disk", output::bytes(resources.disk_bytes)),
         ("internet", out.to_owned()),
+        ("volumes", volumes(&sandbox)),
         ("metadata", pairs(&sandbox.metadata)),
     ])?;
     Ok(0)
@@ -266,7 +279,9 @@ mod tests {
     fn parse(args: &[&str]) -> NewSandbox {
         let words = ["woodfrog", "sandbox", "create"].iter().chain(args);
         match Cli::try_parse_from(words).expect("parses").command {
-            Command::Sandbox(SandboxCommand::Create(args)) => new_sandbox(&args),
+            Command::Sandbox(SandboxCommand::Create(args)) => {
+                new_sandbox(&args).expect("rules without files")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -288,11 +303,15 @@ mod tests {
             "--no-internet",
             "--memory",
             "512MiB",
+            "--volume",
+            "data:/mnt/a:b",
         ]);
         assert_eq!(full.timeout_seconds, None);
         assert_eq!(full.metadata["a"], "b=c");
         assert_eq!(full.env["X"], "");
         assert!(!full.network.internet);
+        let (name, path) = ("data".to_owned(), "/mnt/a:b".to_owned());
+        assert_eq!(full.volumes, [VolumeMount { name, path }]);
         let resources = full.resources.expect("given");
         assert_eq!(resources.memory_bytes, Some(512 << 20));
         assert_eq!(resources.cpu_count, None);

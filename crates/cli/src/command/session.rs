@@ -14,6 +14,7 @@ use crate::output;
 
 mod log;
 mod prompt;
+mod retention;
 
 pub(super) async fn run(command: SessionCommand) -> Outcome {
     match command {
@@ -73,7 +74,24 @@ pub(super) async fn run(command: SessionCommand) -> Outcome {
             follow,
             target,
         } => log::events(&id, after, follow, &target).await,
-        SessionCommand::Export { id, target } => log::export(&id, &target).await,
+        SessionCommand::Export { id, all: _, target } => log::export(id.as_deref(), &target).await,
+        SessionCommand::Turns { id, target } => log::turns(&id, &target).await,
+        SessionCommand::Rewind { id, turn, target } => {
+            back(&id, "rewind", &json!({"turn": turn}), &target).await
+        }
+        SessionCommand::Fork {
+            id,
+            turn,
+            name,
+            target,
+        } => back(&id, "fork", &json!({"turn": turn, "name": name}), &target).await,
+        SessionCommand::Retention {
+            ended,
+            age,
+            entries,
+            reset,
+            target,
+        } => retention::run(ended, age, entries, reset, &target).await,
         SessionCommand::End { ids, target } => {
             for id in &ids {
                 act(id, "end", &json!({}), &target).await?;
@@ -183,6 +201,19 @@ async fn act(id: &str, what: &str, body: &Value, target: &Target) -> Outcome {
     let client = Client::new(target)?;
     let request = client.request(Method::POST, client.route(&["sessions", id, what]));
     client.send(request.json(body)).await?;
+    Ok(0)
+}
+
+/// Prints the sandbox of a rewound session, and the id of a forked one.
+async fn back(id: &str, what: &str, body: &Value, target: &Target) -> Outcome {
+    let client = Client::new(target)?;
+    let request = client.request(Method::POST, client.route(&["sessions", id, what]));
+    let session: Session = client.json(request.json(body)).await?;
+    match (target.json, what) {
+        (true, _) => output::json(&session)?,
+        (false, "rewind") => output::line(&session.sandbox)?,
+        (false, _) => output::line(&session.id)?,
+    }
     Ok(0)
 }
 

@@ -113,6 +113,23 @@ pub(super) fn sleep(args: SleepArgs) -> SetSleepPolicy {
         archive_after_seconds: seconds(args.archive_after),
         delete_after_seconds: seconds(args.delete_after),
         fallback: None,
+        checkpoint_every_seconds: seconds(args.checkpoint_every),
+    }
+}
+
+/// What was said before, but for what is said now.
+pub(super) fn merged(before: SetSleepPolicy, now: SetSleepPolicy) -> SetSleepPolicy {
+    SetSleepPolicy {
+        pause_after_seconds: now.pause_after_seconds.or(before.pause_after_seconds),
+        hibernate_after_seconds: now
+            .hibernate_after_seconds
+            .or(before.hibernate_after_seconds),
+        archive_after_seconds: now.archive_after_seconds.or(before.archive_after_seconds),
+        delete_after_seconds: now.delete_after_seconds.or(before.delete_after_seconds),
+        fallback: now.fallback.or(before.fallback),
+        checkpoint_every_seconds: now
+            .checkpoint_every_seconds
+            .or(before.checkpoint_every_seconds),
     }
 }
 
@@ -322,6 +339,7 @@ pub(super) fn describe(sandbox: &Sandbox) -> String {
         ("hibernated after", policy.hibernate_after_seconds),
         ("archived after", policy.archive_after_seconds),
         ("deleted after", policy.delete_after_seconds),
+        ("saved every", policy.checkpoint_every_seconds),
     ];
     let rungs = rungs.map(|(what, seconds)| {
         let span = |seconds| output::span(Duration::from_secs(seconds));
@@ -353,6 +371,27 @@ mod tests {
             };
             assert_eq!(countdown(&next, now), text);
         }
+    }
+
+    #[test]
+    fn what_is_not_said_now_stays_said() {
+        let before = SetSleepPolicy {
+            pause_after_seconds: Some(Some(5)),
+            delete_after_seconds: Some(Some(9)),
+            ..SetSleepPolicy::default()
+        };
+        let now = SetSleepPolicy {
+            pause_after_seconds: Some(None),
+            checkpoint_every_seconds: Some(Some(60)),
+            ..SetSleepPolicy::default()
+        };
+        let wanted = SetSleepPolicy {
+            pause_after_seconds: Some(None),
+            delete_after_seconds: Some(Some(9)),
+            checkpoint_every_seconds: Some(Some(60)),
+            ..SetSleepPolicy::default()
+        };
+        assert_eq!(merged(before, now), wanted);
     }
 
     #[test]

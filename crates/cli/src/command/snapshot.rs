@@ -222,6 +222,10 @@ async fn gc(target: &Target) -> Outcome {
     } else {
         let (count, bytes) = (report.removed.len(), output::bytes(report.bytes));
         output::line(&format!("removed {count} snapshots, {bytes}"))?;
+        if report.archive_bytes > 0 {
+            let bytes = output::bytes(report.archive_bytes);
+            output::line(&format!("removed {bytes} from the archive"))?;
+        }
     }
     Ok(0)
 }

@@ -9,7 +9,7 @@ mod security;
 use woodfrog_types::Timestamp;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
 use woodfrog_wire::native::page::Page;
-use woodfrog_wire::native::template::{Build, Template};
+use woodfrog_wire::native::template::{Build, LayersGone, Template};
 
 use super::{Outcome, follow};
 use crate::args::{Target, TemplateCommand};
@@ -20,6 +20,7 @@ pub(super) async fn run(command: TemplateCommand) -> Outcome {
     match command {
         TemplateCommand::List { limit, target } => list(limit, &target).await,
         TemplateCommand::Prepare { name, target } => prepare(&name, &target).await,
+        TemplateCommand::Gc { target } => gc(&target).await,
         TemplateCommand::Delete { name, target } => {
             let client = Client::new(&target)?;
             client.send(client.delete(&["templates", &name])).await?;
@@ -93,6 +94,21 @@ fn row(template: &Template) -> Vec<String> {
         output::bytes(template.resources.memory_bytes),
         Timestamp::from_millis(template.updated_at).to_rfc3339(),
     ]
+}
+
+async fn gc(target: &Target) -> Outcome {
+    let client = Client::new(target)?;
+    let spinner = output::spinner(target, "collecting".to_owned());
+    let gone: LayersGone = client.json(client.post(&["layers", "gc"])).await?;
+    drop(spinner);
+    if target.json {
+        output::json(&gone)?;
+    } else {
+        let (bytes, cached) = (output::bytes(gone.bytes), output::bytes(gone.cached_bytes));
+        output::line(&format!("removed {} layers, {bytes}", gone.layers))?;
+        output::line(&format!("{cached} are kept for builds"))?;
+    }
+    Ok(0)
 }
 
 async fn prepare(name: &str, target: &Target) -> Outcome {

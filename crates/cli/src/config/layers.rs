@@ -176,6 +176,17 @@ impl Resolved {
             .map_err(|_| self.bad(key, &format!("want {want}")))
     }
 
+    /// Several, comma-separated; none is fine.
+    pub(super) fn parse_list<T: FromStr>(
+        &self,
+        key: &'static str,
+        want: &str,
+    ) -> Result<Vec<T>, ConfigError> {
+        let parts = self.list(key);
+        let parsed: Result<_, _> = parts.iter().map(|part| part.parse()).collect();
+        parsed.map_err(|_| self.bad(key, &format!("want {want}")))
+    }
+
     pub(super) fn flag(&self, key: &'static str) -> Result<bool, ConfigError> {
         match self.text(key).trim() {
             "true" | "1" | "yes" | "on" => Ok(true),
@@ -200,15 +211,21 @@ impl Resolved {
         }
     }
 
+    pub(super) fn bytes(&self, key: &'static str) -> Result<u64, ConfigError> {
+        parse_bytes(self.text(key)).ok_or_else(|| self.bad(key, WANT_BYTES))
+    }
+
     pub(super) fn optional_bytes(&self, key: &'static str) -> Result<Option<u64>, ConfigError> {
         match self.optional(key) {
             None => Ok(None),
             Some(text) => parse_bytes(&text)
                 .map(Some)
-                .ok_or_else(|| self.bad(key, "want a size: 512MiB, 20GiB, 1TiB")),
+                .ok_or_else(|| self.bad(key, WANT_BYTES)),
         }
     }
 }
+
+const WANT_BYTES: &str = "want a size: 512MiB, 20GiB, 1TiB";
 
 /// `500ms`, `10s`, `5m`, `12h`, `30d`.
 pub fn parse_duration(text: &str) -> Option<Duration> {

@@ -185,41 +185,66 @@ pub(super) fn hibernate_failed(
     }
 }
 
-pub(super) fn fell_back(
-    sandbox: &Sandbox,
-    snapshot: SnapshotId,
-    content: SnapshotContent,
-    now: Timestamp,
-) -> Option<Step> {
+/// It goes on, and has something to come back from.
+pub(super) fn saved(sandbox: &Sandbox, snapshot: SnapshotId) -> Option<Step> {
     match &sandbox.state {
-        SandboxState::Hibernating { sleep, .. } => {
+        SandboxState::Running { .. } => {
             let log = LogEntry::new(
-                Level::Error,
-                "sandbox.rolled_back",
-                "it was lost while it was being saved; what it did since its last snapshot is lost",
+                Level::Info,
+                "sandbox.checkpointed",
+                "it was saved while it runs, and goes on",
             )
-            .with("snapshot", &snapshot);
-            let cause = sleep.cause;
-            let state = SandboxState::Hibernated {
-                snapshot,
-                content,
-                sleep: Sleep { since: now, cause },
-            };
-            Some(stored(
-                fallen(sandbox, state, cause),
-                &[Effect::RearmDeadline],
-                vec![log],
-            ))
+            .with("snapshot", &snapshot)
+            .with("purpose", "periodic");
+            let next = changed(sandbox, |next| next.last_snapshot = Some(snapshot));
+            Some(stored(next, &[], vec![log]))
         }
         SandboxState::Creating
-        | SandboxState::Running { .. }
         | SandboxState::Paused { .. }
+        | SandboxState::Hibernating { .. }
         | SandboxState::Hibernated { .. }
         | SandboxState::Waking { .. }
         | SandboxState::Archiving { .. }
         | SandboxState::Archived { .. }
         | SandboxState::Deleting { .. } => None,
     }
+}
+
+pub(super) fn fell_back(
+    sandbox: &Sandbox,
+    snapshot: SnapshotId,
+    content: SnapshotContent,
+    taken_at: Timestamp,
+    now: Timestamp,
+) -> Option<Step> {
+    let (cause, how) = match &sandbox.state {
+        SandboxState::Hibernating { sleep, .. } => {
+            (sleep.cause, "it was lost while it was being saved")
+        }
+        SandboxState::Running { .. } => (SleepCause::Idle, "it was lost while it ran"),
+        SandboxState::Paused { sleep, .. } => (sleep.cause, "it was lost while it was paused"),
+        SandboxState::Creating
+        | SandboxState::Hibernated { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
+        | SandboxState::Archived { .. }
+        | SandboxState::Deleting { .. } => return None,
+    };
+    let message = format!("{how}; what it did since its last snapshot is lost");
+    let log = LogEntry::new(Level::Error, "sandbox.rolled_back", message)
+        .with("snapshot", &snapshot)
+        .with("taken_at", taken_at)
+        .with("age_ms", now.since(taken_at).as_millis());
+    let state = SandboxState::Hibernated {
+        snapshot,
+        content,
+        sleep: Sleep { since: now, cause },
+    };
+    Some(stored(
+        fallen(sandbox, state, cause),
+        &[Effect::RearmDeadline],
+        vec![log],
+    ))
 }
 
 pub(super) fn wake(sandbox: &Sandbox) -> Option<Step> {
@@ -361,7 +386,7 @@ pub(super) fn archived(sandbox: &Sandbox) -> Option<Step> {
             };
             let next = changed(sandbox, |next| {
                 next.state = state;
-                next.sleep_due = sleep::next_rung(next, sandbox.sleep_due).map(|(_, at)| at);
+                next.sleep_due = sleep::due_archived(sandbox, next);
             });
             Some(stored(next, &[Effect::RearmDeadline], vec![log]))
         }
@@ -376,18 +401,21 @@ pub(super) fn archived(sandbox: &Sandbox) -> Option<Step> {
     }
 }
 
-pub(super) fn unarchived(sandbox: &Sandbox) -> Option<Step> {
+/// It sleeps on this machine as before, and goes to the archive at another time.
+pub(super) fn archive_failed(sandbox: &Sandbox, reason: &str, now: Timestamp) -> Option<Step> {
     match &sandbox.state {
         SandboxState::Archiving {
             snapshot,
             content,
             sleep,
-        }
-        | SandboxState::Archived {
-            snapshot,
-            content,
-            sleep,
         } => {
+            let log = LogEntry::new(
+                Level::Warn,
+                "sandbox.archive_failed",
+                "its snapshot could not be moved to the archive and is where it was",
+            )
+            .with("reason", reason)
+            .with("snapshot", snapshot);
             let state = SandboxState::Hibernated {
                 snapshot: snapshot.clone(),
                 content: *content,
@@ -395,9 +423,9 @@ pub(super) fn unarchived(sandbox: &Sandbox) -> Option<Step> {
             };
             let next = changed(sandbox, |next| {
                 next.state = state;
-                next.sleep_due = sleep::next_rung(next, sandbox.sleep_due).map(|(_, at)| at);
+                next.sleep_due = sleep::due_again(next, sandbox.sleep_due, now);
             });
-            Some(stored(next, &[Effect::RearmDeadline], Vec::new()))
+            Some(stored(next, &[Effect::RearmDeadline], vec![log]))
         }
         SandboxState::Creating
         | SandboxState::Running { .. }
@@ -405,6 +433,42 @@ pub(super) fn unarchived(sandbox: &Sandbox) -> Option<Step> {
         | SandboxState::Hibernating { .. }
         | SandboxState::Hibernated { .. }
         | SandboxState::Waking { .. }
+        | SandboxState::Archived { .. }
+        | SandboxState::Deleting { .. } => None,
+    }
+}
+
+pub(super) fn unarchived(sandbox: &Sandbox, now: Timestamp) -> Option<Step> {
+    match &sandbox.state {
+        SandboxState::Archived {
+            snapshot,
+            content,
+            sleep,
+        } => {
+            let log = LogEntry::new(
+                Level::Info,
+                "sandbox.unarchived",
+                "its snapshot was brought back from the archive",
+            )
+            .with("snapshot", snapshot);
+            let state = SandboxState::Hibernated {
+                snapshot: snapshot.clone(),
+                content: *content,
+                sleep: *sleep,
+            };
+            let next = changed(sandbox, |next| {
+                next.state = state;
+                next.sleep_due = sleep::due_again(next, sandbox.sleep_due, now);
+            });
+            Some(stored(next, &[Effect::RearmDeadline], vec![log]))
+        }
+        SandboxState::Creating
+        | SandboxState::Running { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Hibernating { .. }
+        | SandboxState::Hibernated { .. }
+        | SandboxState::Waking { .. }
+        | SandboxState::Archiving { .. }
         | SandboxState::Deleting { .. } => None,
     }
 }
@@ -514,8 +578,7 @@ pub(super) fn due(sandbox: &Sandbox, now: Timestamp) -> Step {
             stored(Next::Unchanged, &[effect], Vec::new())
         }
         SandboxState::Hibernated { sleep, .. } => {
-            let archive = sandbox.sleep.archive_after;
-            match archive.is_some_and(|after| sleep.since.plus(after) == due) {
+            match sleep::is_archive_due(&sandbox.sleep, *sleep, due) {
                 true => stored(Next::Unchanged, &[Effect::Archive], Vec::new()),
                 false => warn_or_delete(sandbox, *sleep, due, now),
             }

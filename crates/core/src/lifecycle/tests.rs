@@ -31,6 +31,7 @@ fn sandbox(state: SandboxState) -> Sandbox {
         metadata: BTreeMap::new(),
         network: NetworkSpec::default(),
         secure: true,
+        volumes: Vec::new(),
     }
 }
 
@@ -179,13 +180,32 @@ fn events() -> Vec<(Event, &'static str)> {
         (hibernate, ".HH......"),
         (Event::Hibernated, "...h....."),
         (failed, "...r....."),
-        (Event::FellBack { snapshot, content }, "...h....."),
+        (
+            Event::Saved {
+                snapshot: snapshot.clone(),
+            },
+            ".r.......",
+        ),
+        (
+            Event::FellBack {
+                snapshot,
+                content,
+                taken_at: at(1_000),
+            },
+            ".hhh.....",
+        ),
         (Event::Wake, "....W...."),
         (woken, ".....r..."),
-        (Event::WakeFailed { reason }, ".....h..."),
+        (
+            Event::WakeFailed {
+                reason: reason.clone(),
+            },
+            ".....h...",
+        ),
         (Event::Archive, "....A..=."),
         (Event::Archived, "......a.."),
-        (Event::Unarchived, "......hh."),
+        (Event::ArchiveFailed { reason }, "......h.."),
+        (Event::Unarchived, ".......h."),
         (Event::Delete { reason: end }, "DDDDDDDD="),
         (Event::Destroyed, "-.......-"),
     ]
@@ -390,6 +410,41 @@ fn the_ladder_goes_down_rung_by_rung() {
     );
     let end = step(&present, Event::Due, at(1_040_000)).unwrap();
     assert_eq!(end.effects, [Effect::Withdraw, Effect::Destroy]);
+}
+
+#[test]
+fn what_could_not_be_archived_is_tried_again_until_it_is_warned() {
+    let mut asleep = sandbox(hibernated(SleepCause::Idle));
+    asleep.deadline = None;
+    asleep.sleep = policy();
+    let since = 1_000_000;
+    let SandboxState::Hibernated { sleep, .. } = &mut asleep.state else {
+        panic!("it is hibernated");
+    };
+    sleep.since = at(since);
+    asleep.sleep_due = Some(at(since + 100_000));
+    let failed = || Event::ArchiveFailed {
+        reason: "no network".to_owned(),
+    };
+    let archiving = stored(&asleep, Event::Archive, since + 100_000);
+    let again = stored(&archiving, failed(), since + 110_000);
+    assert_eq!(again.state.as_str(), "hibernated");
+    assert_eq!(again.sleep_due, Some(at(since + 710_000)));
+    let due = step(&again, Event::Due, at(since + 710_000)).unwrap();
+    assert_eq!(due.effects, [Effect::Archive]);
+    // The warning comes at 900 s: no attempt after that.
+    let archiving = stored(&again, Event::Archive, since + 710_000);
+    let last = stored(&archiving, failed(), since + 720_000);
+    assert_eq!(last.sleep_due, Some(at(since + 900_000)));
+    let warned = step(&last, Event::Due, at(since + 900_000)).unwrap();
+    assert_eq!(warned.log[0].kind, "sandbox.expiring");
+    // A move on request does not take the deletion away that was announced.
+    let warned = stored(&last, Event::Due, since + 900_000);
+    let archiving = stored(&warned, Event::Archive, since + 910_000);
+    let archived = stored(&archiving, Event::Archived, since + 920_000);
+    assert_eq!(archived.sleep_due, Some(at(since + 1_000_000)));
+    let back = stored(&archived, Event::Unarchived, since + 930_000);
+    assert_eq!(back.sleep_due, Some(at(since + 1_000_000)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use woodfrog_types::SnapshotId;
 use woodfrog_types::sandbox::{EndReason, InstanceState};
+use woodfrog_types::sleep::Fallback;
 
 use super::*;
 
@@ -57,6 +58,79 @@ fn holds_put_idleness_off() {
     assert_eq!(idle_due(&policy, at(0), Some(None)), None);
     policy.pause_after = None;
     assert_eq!(idle_due(&policy, at(0), None), None);
+}
+
+#[test]
+fn the_sandbox_comes_before_its_workspace_and_that_before_the_server() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let server = SleepPolicy {
+        pause_after: seconds(1),
+        hibernate_after: seconds(2),
+        archive_after: None,
+        delete_after: seconds(4),
+        fallback: Fallback::StayPaused,
+        checkpoint_every: seconds(5),
+    };
+    let nothing = SleepChanges::default();
+    assert_eq!(policy(server, nothing, nothing, true), server);
+    let workspace = SleepChanges {
+        pause_after: Some(seconds(10)),
+        hibernate_after: Some(None),
+        archive_after: Some(seconds(30)),
+        fallback: Some(Fallback::Filesystem),
+        ..nothing
+    };
+    let request = SleepChanges {
+        pause_after: Some(seconds(100)),
+        delete_after: Some(None),
+        checkpoint_every: Some(seconds(500)),
+        ..nothing
+    };
+    let wanted = SleepPolicy {
+        pause_after: seconds(100),
+        hibernate_after: None,
+        archive_after: seconds(30),
+        delete_after: None,
+        fallback: Fallback::Filesystem,
+        checkpoint_every: seconds(500),
+    };
+    assert_eq!(policy(server, workspace, request, true), wanted);
+    // Every rung of the request is above the workspace's.
+    let all = SleepChanges::from(SleepPolicy::NEVER);
+    assert_eq!(policy(server, workspace, all, true), SleepPolicy::NEVER);
+    // And every rung of the workspace above the server's.
+    assert_eq!(policy(server, all, nothing, true), SleepPolicy::NEVER);
+    // The workspace said it while there was an archive.
+    let without = policy(server, workspace, request, false);
+    assert_eq!(without.archive_after, None);
+    let named = SleepChanges {
+        archive_after: Some(seconds(7)),
+        ..nothing
+    };
+    let kept = policy(server, workspace, named, false).archive_after;
+    assert_eq!(
+        kept,
+        seconds(7),
+        "what a request says is refused, not dropped"
+    );
+}
+
+#[test]
+fn only_what_is_said_is_checked() {
+    assert!(validate_changes(SleepChanges::default(), false).is_ok());
+    let archive = SleepChanges {
+        archive_after: Some(Some(Duration::from_secs(60))),
+        ..SleepChanges::default()
+    };
+    let fault = validate_changes(archive, false).unwrap_err();
+    assert_eq!(fault.code, Code::Unsupported);
+    assert_eq!(fault.field.as_deref(), Some("sleep.archive_after"));
+    assert!(validate_changes(archive, true).is_ok());
+    let never = SleepChanges {
+        archive_after: Some(None),
+        ..SleepChanges::default()
+    };
+    assert!(validate_changes(never, false).is_ok());
 }
 
 #[test]
@@ -134,11 +208,31 @@ fn what_a_crash_leaves() {
             last_snapshot: found.contains('l'),
         };
         assert_eq!(
-            after_crash(state, what),
+            after_crash(state, false, what),
             verdict,
             "{} {found}",
             state.as_str()
         );
+    }
+}
+
+#[test]
+fn what_was_saved_while_it_ran_comes_back() {
+    let running = SandboxState::Running {
+        instance: InstanceState("{}".to_owned()),
+    };
+    let found = |runs, last_snapshot| Found {
+        runs,
+        snapshot: false,
+        last_snapshot,
+    };
+    for (saved, what, verdict) in [
+        (true, found(false, true), Verdict::FallBack),
+        (true, found(false, false), Verdict::Remove),
+        (true, found(true, true), Verdict::Adopt),
+        (false, found(false, true), Verdict::Remove),
+    ] {
+        assert_eq!(after_crash(&running, saved, what), verdict, "{what:?}");
     }
 }
 

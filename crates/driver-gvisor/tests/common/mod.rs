@@ -58,6 +58,7 @@ impl Machine {
             pool_size: Some(2 << 30),
             cidr: None,
             allow_private: Vec::new(),
+            egress: woodfrog_driver_gvisor::EgressOptions::default(),
             memory_snapshots: memory_snapshots(),
         };
         GvisorDriver::start(options)

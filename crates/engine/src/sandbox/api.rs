@@ -9,6 +9,7 @@ use woodfrog_types::metric::MetricSample;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Sandbox, SandboxFilter};
+use woodfrog_types::workspace::Role;
 use woodfrog_types::{Fault, SandboxId, Timestamp, WorkspaceId};
 
 use crate::engine::Engine;
@@ -33,7 +34,8 @@ impl Engine {
         principal: &Principal,
         id: &SandboxId,
     ) -> Result<SandboxView, Fault> {
-        Ok(self.view(&*self.record(principal, id).await?))
+        let record = self.record(principal, id).await?;
+        Ok(self.view_for(principal, &record))
     }
 
     /// The workspace's sandboxes that match, by start time.
@@ -50,7 +52,7 @@ impl Engine {
             .sandbox_list(&principal.workspace, &filter, &page)
             .await
             .map_err(fault::store)?;
-        Ok(listed.map(|sandbox| self.view(&sandbox)))
+        Ok(listed.map(|sandbox| self.view_for(principal, &sandbox)))
     }
 
     /// How many sandboxes the workspace has.
@@ -95,6 +97,15 @@ impl Engine {
     ) -> Result<(), Fault> {
         self.inner.accepting()?;
         egress::validate(&network)?;
+        let record = self.record(principal, id).await?;
+        if !network.allow_public_traffic && !record.secure {
+            return Err(Fault::invalid(
+                "network.allow_public_traffic",
+                "You cannot close the ports of a sandbox without secure access",
+            ));
+        }
+        self.check_secrets(&principal.workspace, &network).await?;
+        self.check_proxy(&network).await?;
         self.ask(principal, id, |reply| Command::Network {
             network: Box::new(network.clone()),
             reply,
@@ -159,6 +170,52 @@ impl Engine {
         events.map_err(fault::store)
     }
 
+    /// As [`Self::view`], for somebody in particular: who only reads gets no tokens, with which one
+    /// could write.
+    pub(crate) fn view_for(&self, principal: &Principal, sandbox: &Sandbox) -> SandboxView {
+        let view = self.view(sandbox);
+        if principal.role > Role::Viewer {
+            return view;
+        }
+        SandboxView {
+            access_token: String::new(),
+            traffic_token: None,
+            ..view
+        }
+    }
+
+    /// What opens a sandbox over a WebSocket. Derived from the id and the server's secret: valid
+    /// for the sandbox's whole life, and nowhere inside it.
+    pub fn socket_token(&self, id: &SandboxId) -> String {
+        token::derive(&self.inner.secret, token::Purpose::Socket, id)
+    }
+
+    /// Whether this is the sandbox's [`Engine::socket_token`]; takes the same time for every text
+    /// of its length, and looks at nothing of the sandbox.
+    pub fn socket_token_opens(&self, id: &SandboxId, presented: &str) -> bool {
+        token::same(presented, &self.socket_token(id))
+    }
+
+    /// Remembers across a restart of the server how far a client's output was delivered.
+    pub async fn socket_note(&self, id: &SandboxId, note: &str) -> Result<(), Fault> {
+        let name = note_name(id);
+        let put = self.inner.store.setting_put(&name, note.as_bytes());
+        put.await.map_err(fault::store)
+    }
+
+    /// What [`Engine::socket_note`] remembered; it is forgotten then.
+    pub async fn socket_note_take(&self, id: &SandboxId) -> Result<Option<String>, Fault> {
+        let (store, name) = (&self.inner.store, note_name(id));
+        let noted = store.setting_get(&name).await;
+        let noted = noted.map_err(fault::store)?.unwrap_or_default();
+        if noted.is_empty() {
+            return Ok(None);
+        }
+        let put = store.setting_put(&name, b"").await;
+        put.map_err(fault::store)?;
+        Ok(String::from_utf8(noted).ok())
+    }
+
     pub(crate) fn view(&self, sandbox: &Sandbox) -> SandboxView {
         let secret = &self.inner.secret;
         SandboxView {
@@ -167,6 +224,10 @@ impl Engine {
             sandbox: sandbox.clone(),
         }
     }
+}
+
+fn note_name(id: &SandboxId) -> String {
+    format!("socket.{id}")
 }
 
 /// A page that a store may be asked for.

@@ -7,6 +7,7 @@ use woodfrog_core::validate;
 use woodfrog_sandbox::Capability;
 use woodfrog_types::key::Principal;
 use woodfrog_types::sandbox::{Resources, Sandbox, SandboxState};
+use woodfrog_types::secret::VolumeMount;
 use woodfrog_types::snapshot::{Snapshot, SnapshotContent, SnapshotPurpose};
 use woodfrog_types::template::{BuildState, BuiltImage};
 use woodfrog_types::{BuildId, Code, Fault, SandboxId, SnapshotId, TemplateId};
@@ -15,7 +16,7 @@ use crate::engine::Engine;
 use crate::request::{CreateSandbox, ForkRequest};
 use crate::sandbox::launch::Origin;
 use crate::sandbox::live::Command;
-use crate::sandbox::{shelf, warm};
+use crate::sandbox::{hidden, shelf, warm};
 use crate::view::SandboxView;
 
 /// Copies that one call may make.
@@ -32,6 +33,8 @@ pub(crate) struct From {
     pub(crate) origin: Origin,
     pub(crate) resources: Resources,
     pub(crate) env: BTreeMap<String, String>,
+    /// Those of the snapshot.
+    pub(crate) volumes: Vec<VolumeMount>,
 }
 
 impl Engine {
@@ -48,20 +51,27 @@ impl Engine {
         }
         match self.template_source(principal, reference).await {
             Ok(source) => Ok(From {
-                origin: warm::origin(
-                    &self.inner,
-                    &source.template,
-                    source.build,
-                    &source.image,
-                    request.resources,
-                )
-                .await,
+                origin: match request.volumes.is_empty() {
+                    true => {
+                        warm::origin(
+                            &self.inner,
+                            &source.template,
+                            source.build,
+                            &source.image,
+                            request.resources,
+                        )
+                        .await
+                    }
+                    // What was started before has none, and gets none while it runs.
+                    false => Origin::Layers { spare: None },
+                },
                 template: source.template.id,
                 template_alias: Some(source.template.name),
                 build: source.build,
                 image: source.image,
                 resources: source.template.resources,
                 env: BTreeMap::new(),
+                volumes: Vec::new(),
             }),
             Err(fault) if fault.code == Code::TemplateNotFound => {
                 match self.snapshot_find(principal, reference).await? {
@@ -78,7 +88,8 @@ impl Engine {
         id: &SnapshotId,
         resources: Option<Resources>,
     ) -> Result<From, Fault> {
-        let (snapshot, pin) = shelf::take(&self.inner, id).await?;
+        let (snapshot, pin) = shelf::take_local(&self.inner, id).await?;
+        crate::lease::check_here(&self.inner, &snapshot).await?;
         if snapshot.driver != self.inner.driver.name() {
             return Err(Fault::new(
                 Code::SnapshotUnusable,
@@ -113,6 +124,7 @@ impl Engine {
             },
             resources: snapshot.resources,
             env: snapshot.env,
+            volumes: snapshot.volumes,
         })
     }
 
@@ -136,7 +148,9 @@ impl Engine {
             ));
         }
         let content = match &record.state {
-            SandboxState::Hibernated { content, .. } => *content,
+            SandboxState::Hibernated { content, .. } | SandboxState::Archived { content, .. } => {
+                *content
+            }
             _ => SnapshotContent::Memory,
         };
         let snapshot = self
@@ -174,11 +188,12 @@ impl Engine {
             timeout: request.timeout,
             on_timeout: source.on_timeout,
             auto_resume: source.auto_resume,
-            sleep: Some(source.sleep),
+            sleep: source.sleep.into(),
             metadata: source.metadata.clone(),
             env: source.env.clone(),
-            network: source.network.clone(),
+            network: hidden::opened(&self.inner, &source.id, source.network.clone())?,
             secure: source.secure,
+            volumes: Vec::new(),
             resources: None,
             idempotency_key: None,
         };

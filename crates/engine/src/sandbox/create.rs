@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
-use woodfrog_core::{egress, lifecycle, sleep, validate};
+use woodfrog_core::admission::Used;
+use woodfrog_core::{egress, lifecycle, mounts, sleep, validate};
 use woodfrog_sandbox::Capability;
 use woodfrog_store::{IdempotencyEntry, IdempotencyOutcome};
 use woodfrog_types::key::Principal;
+use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{OnTimeout, Resources, Sandbox, SandboxState};
 use woodfrog_types::{Code, Fault, SandboxId, Timestamp};
 
 use crate::engine::Engine;
 use crate::fault;
 use crate::inner::Inner;
+use crate::layers;
 use crate::request::CreateSandbox;
 use crate::sandbox::copies::From;
-use crate::sandbox::launch::Boot;
+use crate::sandbox::launch::{self, Boot, Origin};
 use crate::sandbox::live::Live;
-use crate::sandbox::{owner, place};
+use crate::sandbox::{hidden, owner, place};
 use crate::view::SandboxView;
 
 /// How long an idempotency key is remembered.
@@ -35,6 +38,9 @@ impl Engine {
     ) -> Result<SandboxView, Fault> {
         self.inner.accepting()?;
         self.check(&request)?;
+        self.check_secrets(&principal.workspace, &request.network)
+            .await?;
+        self.check_proxy(&request.network).await?;
         match request.idempotency_key.clone() {
             None => self.make(principal, request).await,
             Some(key) => self.make_once(principal, request, &key).await,
@@ -46,6 +52,7 @@ impl Engine {
         validate::metadata(&request.metadata)?;
         validate::env(&request.env)?;
         egress::validate(&request.network)?;
+        mounts::check(&request.volumes)?;
         if let Some(key) = &request.idempotency_key {
             validate::idempotency_key(key)?;
         }
@@ -58,16 +65,30 @@ impl Engine {
                 return Err(unsupported("a disk limit", why).with_field("resources.disk_bytes"));
             }
         }
+        if let Some(why) = capabilities.why_missing(Capability::Volumes)
+            && !request.volumes.is_empty()
+        {
+            return Err(unsupported("mounting volumes", why).with_field("volumes"));
+        }
         if !request.network.allow_public_traffic && !request.secure {
             return Err(Fault::invalid(
                 "network.allow_public_traffic",
                 "You cannot create a non-public sandbox without secure access enabled",
             ));
         }
-        if let Some(policy) = &request.sleep {
-            sleep::validate(policy, false)?;
-        }
+        sleep::validate_changes(request.sleep, self.inner.attic.is_there())?;
         check_on_timeout(&self.inner, request.on_timeout)
+    }
+
+    /// Refuses a proxy that is where none may be.
+    pub(super) async fn check_proxy(&self, network: &NetworkSpec) -> Result<(), Fault> {
+        if network.egress_proxy.is_none() {
+            return Ok(());
+        }
+        // Nothing is sealed yet.
+        let egress = launch::egress_of(network.clone());
+        let checked = self.inner.driver.check_egress(&egress).await;
+        checked.map_err(fault::driver)
     }
 
     async fn make(
@@ -87,9 +108,17 @@ impl Engine {
         source: From,
     ) -> Result<SandboxView, Fault> {
         let inner = &self.inner;
-        let place = place::take(inner, &principal.workspace).await?;
+        let resources = request.resources.unwrap_or(source.resources);
+        let (volumes, pins) = self
+            .volumes_of(principal, &request.volumes, &source)
+            .await?;
+        let wanted = Used::one(&resources);
+        let place = place::take(inner, &principal.workspace, wanted).await?;
+        let said = inner.tenancy(&principal.workspace).await?.sleep;
+        let archive = inner.attic.is_there();
+        let sleep = sleep::policy(inner.options.sleep, said, request.sleep, archive);
         let now = Timestamp::now();
-        let record = Sandbox {
+        let mut record = Sandbox {
             id: SandboxId::generate(),
             workspace: principal.workspace.clone(),
             template: source.template,
@@ -103,21 +132,38 @@ impl Engine {
             timeout: request.timeout,
             on_timeout: request.on_timeout,
             auto_resume: request.auto_resume,
-            sleep: request.sleep.unwrap_or(inner.options.sleep),
+            sleep,
             sleep_due: None,
             last_snapshot: None,
-            resources: request.resources.unwrap_or(source.resources),
+            resources,
             env: source.env.into_iter().chain(request.env).collect(),
             metadata: request.metadata,
             network: request.network,
             secure: request.secure,
+            volumes,
         };
+        let mut origin = source.origin;
+        // One made ahead has no volumes, and gets none while it runs.
+        if let Origin::Layers { spare } = &mut origin
+            && inner.options.spares > 0
+            && record.volumes.is_empty()
+        {
+            layers::bring(inner, &source.image.layers).await?;
+            let spec = launch::spec(inner, &record, &source.image).await?;
+            *spare = inner.spares.take(&spec);
+            if let Some(spare) = spare {
+                record.id = spare.id.clone();
+            }
+        }
+        // For the id that it has now.
+        record.network = hidden::sealed(inner, &record.id, record.network)?;
         let live = Live::new(&self.inner.registry.gates, record, Some(place));
         let (reply, answer) = oneshot::channel();
         let boot = Boot {
             image: source.image,
-            origin: source.origin,
+            origin,
             idempotency_key: request.idempotency_key,
+            _volumes: pins,
             reply,
         };
         owner::spawn(inner, Arc::clone(&live), Some(boot));

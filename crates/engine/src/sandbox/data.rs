@@ -1,6 +1,7 @@
 //! The data plane: without a principal, the caller checks tokens. What sleeps and may be woken by
 //! any use is woken by it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use woodfrog_types::{Code, Fault, SandboxId};
 
 use crate::access::{GuestLease, Reach, SandboxAccess};
 use crate::engine::Engine;
+use crate::fault;
 use crate::guest;
 use crate::sandbox::gate::Lease;
 use crate::sandbox::live::{Command, Live, WakeOrder};
@@ -34,6 +36,14 @@ impl Engine {
     /// As [`Engine::access`], but never wakes a sandbox: [`SandboxAccess::reach`] says what it
     /// takes. For health checks, and for checks that come before a wake.
     pub async fn peek(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
+        let access = self.look(id).await?;
+        match self.inner.removals.is_marked(&access.workspace) {
+            true => Err(Fault::sandbox_not_found(id.as_str())),
+            false => Ok(access),
+        }
+    }
+
+    async fn look(&self, id: &SandboxId) -> Result<SandboxAccess, Fault> {
         let gone = || Fault::sandbox_not_found(id.as_str());
         if let Some(live) = self.inner.registry.get(id)
             && let Some(access) = live.access()
@@ -71,19 +81,27 @@ impl Engine {
         Ok(GuestLease::counted(guest::client(&self.inner, id), lease))
     }
 
+    /// Opens the directory with what a sandbox wrote, without waking it. What is in it is not to be
+    /// trusted: no link may be followed. `Unsupported` where it cannot be seen from outside.
+    pub async fn written(&self, id: &SandboxId) -> Result<OwnedFd, Fault> {
+        self.peek(id).await?;
+        let opened = self.inner.driver.open_upper(id).await;
+        opened.map_err(fault::driver)
+    }
+
     /// A connection to a port inside, made from inside to its loopback. A port that is just being
     /// opened is tried again for a second; then `PortNotOpen`. The sandbox counts as active while
     /// this runs; whoever uses the connection holds a lease besides.
     pub async fn port_connect(&self, id: &SandboxId, port: u16) -> Result<TcpStream, Fault> {
         let (_live, lease) = self.enter(id).await?;
-        let ended = lease.ended.clone();
+        let life = Arc::clone(&lease.life);
         let client = guest::client(&self.inner, id);
         let mut tries = 1;
         loop {
             let refused = match client.connect(port).await.map_err(guest::guest_fault) {
                 Ok(stream) => return Ok(stream),
                 Err(fault) if fault.code == Code::PortNotOpen => fault,
-                Err(_) if ended.is_cancelled() => {
+                Err(_) if life.is_over() => {
                     return Err(Fault::sandbox_not_found(id.as_str()));
                 }
                 Err(fault) => return Err(fault),
@@ -96,7 +114,7 @@ impl Engine {
                 .because(refused));
             }
             tokio::select! {
-                () = ended.cancelled() => return Err(Fault::sandbox_not_found(id.as_str())),
+                () = life.over() => return Err(Fault::sandbox_not_found(id.as_str())),
                 () = tokio::time::sleep(PORT_PAUSE * tries) => tries += 1,
             }
         }
@@ -105,7 +123,13 @@ impl Engine {
     /// Begins a use: through the open gate at once, else when its owner has woken it.
     async fn enter(&self, id: &SandboxId) -> Result<(Arc<Live>, Lease), Fault> {
         let order = WakeOrder::access();
-        let entered = tokio::time::timeout(self.inner.options.wake_timeout, async {
+        let mut patience = self.inner.options.wake_timeout;
+        if let SandboxState::Archiving { .. } | SandboxState::Archived { .. } =
+            self.live(id).await?.record().state
+        {
+            patience += self.inner.options.archive_timeout;
+        }
+        let entered = tokio::time::timeout(patience, async {
             loop {
                 self.inner.accepting()?;
                 let live = self.live(id).await?;

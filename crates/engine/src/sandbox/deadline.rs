@@ -10,6 +10,7 @@ use woodfrog_types::sandbox::SandboxState;
 use woodfrog_types::{SandboxId, Timestamp};
 
 use crate::inner::Inner;
+use crate::lease;
 use crate::sandbox::live::{Command, Live};
 use crate::sandbox::owner;
 
@@ -101,6 +102,10 @@ async fn sleeping(inner: &Arc<Inner>, id: &SandboxId) -> woodfrog_store::Result<
     };
     match record.state {
         SandboxState::Hibernated { .. } | SandboxState::Archived { .. } => {
+            if lease::hold(inner, id).await.is_err() {
+                // Another server was first.
+                return Ok(());
+            }
             let live = owner::spawn(inner, Live::new(&inner.registry.gates, record, None), None);
             live.tell(Command::Due);
         }

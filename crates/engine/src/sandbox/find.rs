@@ -9,6 +9,7 @@ use woodfrog_types::{Fault, SandboxId};
 
 use crate::engine::Engine;
 use crate::fault;
+use crate::lease::moving;
 use crate::sandbox::live::{Command, Live};
 use crate::sandbox::{may_see, owner};
 
@@ -45,8 +46,11 @@ impl Engine {
         if let Some(live) = self.inner.registry.get(id) {
             return Some(live).filter(|live| !live.is_ending()).ok_or_else(gone);
         }
-        let record = self.record_of(id).await?.ok_or_else(gone)?;
+        self.record_of(id).await?.ok_or_else(gone)?;
         self.inner.accepting()?;
+        moving::fetch(&self.inner, id).await?;
+        // It may have come from another server.
+        let record = self.record_of(id).await?.ok_or_else(gone)?;
         Ok(owner::spawn(
             &self.inner,
             Live::new(&self.inner.registry.gates, (*record).clone(), None),

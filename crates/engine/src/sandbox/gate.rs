@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 use woodfrog_types::{SandboxId, Timestamp};
+
+use crate::life::Life;
 
 #[derive(Debug)]
 struct State {
@@ -24,7 +25,7 @@ struct State {
     activity: u64,
     last: Timestamp,
     /// The sandbox ends, or sleeps until it is resumed: streams end as those of an ended one.
-    ended: CancellationToken,
+    life: Arc<Life>,
 }
 
 impl State {
@@ -61,7 +62,7 @@ impl Gate {
             attached: 0,
             activity: 0,
             last: Timestamp::now(),
-            ended: CancellationToken::new(),
+            life: Arc::default(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -83,11 +84,11 @@ impl Gate {
         state.leases += 1;
         state.activity += 1;
         state.last = Timestamp::now();
-        let ended = state.ended.clone();
+        let life = Arc::clone(&state.life);
         drop(state);
         Some(Lease {
             gate: Arc::clone(self),
-            ended,
+            life,
         })
     }
 
@@ -142,14 +143,19 @@ impl Gate {
 
     /// Tells those who are in, or parked, that it is over for them.
     pub(crate) fn end(&self) {
-        self.lock().ended.cancel();
+        self.lock().life.end();
+    }
+
+    /// As [`Self::end`], because its processes began anew: for this reason.
+    pub(crate) fn end_anew(&self, why: &'static str) {
+        self.lock().life.end_anew(why);
     }
 
     /// Opens it. Who was told that it is over stays told.
     pub(crate) fn open(&self) {
         let mut state = self.lock();
-        if state.ended.is_cancelled() {
-            state.ended = CancellationToken::new();
+        if state.life.is_over() {
+            state.life = Arc::default();
         }
         state.open = true;
         state.activity += 1;
@@ -191,7 +197,7 @@ impl Gate {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) gate: Arc<Gate>,
-    pub(crate) ended: CancellationToken,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Drop for Lease {
@@ -292,11 +298,11 @@ mod tests {
         let before = gate.enter().unwrap();
         gate.close();
         gate.open();
-        assert!(!before.ended.is_cancelled(), "it only slept");
+        assert!(!before.life.is_over(), "it only slept");
         gate.end();
-        assert!(before.ended.is_cancelled());
+        assert!(before.life.is_over());
         gate.open();
-        assert!(!gate.enter().unwrap().ended.is_cancelled());
+        assert!(!gate.enter().unwrap().life.is_over());
     }
 
     #[test]

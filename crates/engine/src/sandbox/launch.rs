@@ -6,25 +6,30 @@ use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::template::{BuildState, BuiltImage};
-use woodfrog_types::{Fault, SandboxId, SnapshotId};
+use woodfrog_types::{Fault, SandboxId, SnapshotId, WorkspaceId};
 
 use crate::fault;
 use crate::images::ImageError;
 use crate::inner::Inner;
+use crate::sandbox::hidden;
 use crate::sandbox::shelf::Pin;
+use crate::sandbox::spares::Spare;
+use crate::volumes;
 
 /// A sandbox to be brought up by its owner.
 pub(crate) struct Boot {
     pub(crate) image: BuiltImage,
     pub(crate) origin: Origin,
     pub(crate) idempotency_key: Option<String>,
+    /// Keeps its volumes until its record is there.
+    pub(crate) _volumes: Vec<volumes::Pin>,
     pub(crate) reply: oneshot::Sender<Result<(), Fault>>,
 }
 
 /// What a new sandbox begins with.
 pub(crate) enum Origin {
-    /// Its template's layers.
-    Layers,
+    /// Its template's layers; perhaps as a sandbox that was made ahead of them.
+    Layers { spare: Option<Spare> },
     /// What another sandbox was at one moment.
     Snapshot {
         snapshot: SnapshotId,
@@ -51,19 +56,41 @@ pub(crate) async fn image(inner: &Inner, sandbox: &Sandbox) -> Option<BuiltImage
     }
 }
 
-/// The driver's view of network rules.
-pub(crate) fn egress(network: &NetworkSpec) -> Egress {
+/// The driver's view of a sandbox's network rules, with the values that its record has sealed and
+/// those that its workspace's secrets have now.
+pub(crate) async fn egress(
+    inner: &Inner,
+    workspace: &WorkspaceId,
+    owner: &SandboxId,
+    network: &NetworkSpec,
+) -> Result<Egress, Fault> {
+    let network = hidden::opened(inner, owner, network.clone())?;
+    let network = hidden::filled(inner, workspace, network).await?;
+    Ok(egress_of(network))
+}
+
+/// The driver's view of rules that are open.
+pub(crate) fn egress_of(network: NetworkSpec) -> Egress {
     Egress {
         internet: network.internet,
-        allow: network.allow_out.clone(),
-        deny: network.deny_out.clone(),
-        dns_servers: network.dns_servers.clone(),
-        header_rules: network.header_rules.clone(),
+        allow: network.allow_out,
+        deny: network.deny_out,
+        dns_servers: network.dns_servers,
+        header_rules: network.header_rules,
+        proxy: network.egress_proxy,
     }
 }
 
+/// Whether requests of the sandbox are changed.
+pub(crate) fn has_rules(network: &NetworkSpec) -> bool {
+    network
+        .header_rules
+        .values()
+        .any(|headers| !headers.is_empty())
+}
+
 /// The driver's view of a sandbox.
-pub(crate) fn spec(
+pub(crate) async fn spec(
     inner: &Inner,
     sandbox: &Sandbox,
     image: &BuiltImage,
@@ -73,8 +100,9 @@ pub(crate) fn spec(
         layers: inner.images.paths(&image.layers).map_err(image_fault)?,
         hostname: sandbox.id.to_string(),
         resources: sandbox.resources,
-        egress: egress(&sandbox.network),
+        egress: egress(inner, &sandbox.workspace, &sandbox.id, &sandbox.network).await?,
         security: image.security,
+        volumes: volumes::specs(inner, &sandbox.volumes),
     })
 }
 

@@ -1,15 +1,15 @@
 //! A sandbox that has an owner: what others may read of it without asking the owner.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use woodfrog_core::sleep::{Rearm, Waker};
 use woodfrog_types::metric::MetricSample;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{OnTimeout, Sandbox, SandboxState};
-use woodfrog_types::sleep::SleepPolicy;
+use woodfrog_types::sleep::{Hold, SleepPolicy};
 use woodfrog_types::snapshot::{Snapshot, SnapshotContent};
 use woodfrog_types::{Code, Fault, SandboxId, Timestamp};
 
@@ -61,6 +61,10 @@ pub(crate) enum Command {
         network: Box<NetworkSpec>,
         reply: Reply<()>,
     },
+    /// A secret that its header rules name was changed.
+    Refill {
+        reply: Reply<()>,
+    },
     SleepPolicy {
         policy: SleepPolicy,
         reply: Reply<Arc<Sandbox>>,
@@ -73,6 +77,10 @@ pub(crate) enum Command {
         request: HibernateRequest,
         reply: Reply<(Arc<Sandbox>, bool)>,
     },
+    /// Down to the archive.
+    Archive {
+        reply: Reply<Arc<Sandbox>>,
+    },
     /// The answer says whether it was asleep before.
     Wake {
         order: WakeOrder,
@@ -83,6 +91,11 @@ pub(crate) enum Command {
         snapshot: Box<Snapshot>,
         reply: Reply<Snapshot>,
     },
+    /// Down one rung, if nothing used it for this long.
+    Sweep {
+        idle: Duration,
+        reply: Reply<()>,
+    },
     /// It gives its place to another one, if nothing uses it. The answer says whether it did.
     Evict {
         reply: Reply<bool>,
@@ -91,6 +104,8 @@ pub(crate) enum Command {
     Due,
     /// What its idleness depends on has changed.
     Rethink,
+    /// Another server has it now: what this one has of it ends, and nothing is written.
+    Lost,
 }
 
 pub(crate) struct Live {
@@ -101,8 +116,10 @@ pub(crate) struct Live {
     record: RwLock<Arc<Sandbox>>,
     access: RwLock<Option<Arc<SandboxAccess>>>,
     pub(crate) gate: Arc<Gate>,
-    /// Names that keep it awake, and until when.
-    holds: Mutex<BTreeMap<String, Option<Timestamp>>>,
+    /// What keeps it awake, as it was read from the store last.
+    holds: Mutex<Vec<Hold>>,
+    /// Held by whoever reads them anew.
+    hold_turn: tokio::sync::Mutex<()>,
     samples: Mutex<VecDeque<MetricSample>>,
     pub(crate) baseline: Mutex<Baseline>,
     /// Held while it is in memory.
@@ -123,6 +140,7 @@ impl Live {
             record: RwLock::new(Arc::new(record)),
             access: RwLock::new(None),
             holds: Mutex::default(),
+            hold_turn: tokio::sync::Mutex::default(),
             samples: Mutex::new(VecDeque::new()),
             place: Mutex::new(place),
             failure: Mutex::default(),
@@ -133,6 +151,20 @@ impl Live {
     pub(crate) fn record(&self) -> Arc<Sandbox> {
         let record = self.record.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&record)
+    }
+
+    /// Remembers what was committed. Who may get in is judged by it from now on: `traffic_token` is
+    /// what ports inside ask for under its network rules.
+    pub(crate) fn set_network(&self, record: Sandbox, traffic_token: Option<String>) {
+        {
+            let mut access = self.access.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(open) = access.as_ref() {
+                let mut changed = SandboxAccess::clone(open);
+                changed.traffic_token = traffic_token;
+                *access = Some(Arc::new(changed));
+            }
+        }
+        self.set_record(record);
     }
 
     pub(crate) fn set_record(&self, record: Sandbox) {
@@ -220,23 +252,29 @@ impl Live {
         (*at > asked).then(|| Fault::new(*code, message.clone()))
     }
 
-    /// The holds that count at `now`; those that are over are forgotten.
-    pub(crate) fn with_holds<T>(
-        &self,
-        now: Timestamp,
-        change: impl FnOnce(&mut BTreeMap<String, Option<Timestamp>>) -> T,
-    ) -> T {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        holds.retain(|_, until| until.is_none_or(|until| until > now));
-        change(&mut holds)
+    /// Whose turn it is to read holds from the store.
+    pub(crate) async fn hold_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.hold_turn.lock().await
+    }
+
+    /// What the store has; by whoever has the turn.
+    pub(crate) fn set_holds(&self, holds: Vec<Hold>) {
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
+    }
+
+    /// The holds that count at `now`, by name.
+    pub(crate) fn holds(&self, now: Timestamp) -> Vec<Hold> {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let counting = holds.iter().filter(|hold| !hold.is_over(now));
+        counting.cloned().collect()
     }
 
     /// The end of the hold that ends last; `None` without one, `Some(None)` where one has no end.
     pub(crate) fn held(&self, now: Timestamp) -> Option<Option<Timestamp>> {
-        self.with_holds(now, |holds| {
-            let ends = holds.values().copied();
-            ends.reduce(|one, other| Some(one?.max(other?)))
-        })
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let counting = holds.iter().filter(|hold| !hold.is_over(now));
+        let ends = counting.map(|hold| hold.expires_at);
+        ends.reduce(|one, other| Some(one?.max(other?)))
     }
 
     pub(crate) fn push_sample(&self, sample: MetricSample, keep: usize) {

@@ -5,7 +5,7 @@
 //! has no owner: whoever wants something of it gives it one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,19 +20,25 @@ use woodfrog_types::{Fault, Timestamp};
 
 use crate::access::{Reach, SandboxAccess};
 use crate::inner::Inner;
+use crate::lease;
 use crate::request::DeadlineChange;
 use crate::sandbox::launch::{self, Boot};
 use crate::sandbox::live::{Command, Live};
-use crate::sandbox::shelf;
-use crate::{fault, tasks};
+use crate::sandbox::{hidden, holds, shelf};
+use crate::{fault, guest, tasks};
 
+mod archive;
 mod boot;
 mod checkpoint;
+mod fresh;
+mod health;
 mod idle;
+mod periodic;
 mod settle;
 mod sleep;
 mod wake;
 
+use health::Watched;
 pub(crate) use wake::asleep;
 
 /// Between attempts to remove what could not be removed.
@@ -53,6 +59,8 @@ pub(crate) fn spawn(inner: &Arc<Inner>, live: Arc<Live>, boot: Option<Boot>) -> 
         let owner = Owner {
             inner: Arc::clone(&shared),
             live: Arc::clone(&owned),
+            begun: Mutex::default(),
+            health: Watched::new(),
         };
         owner.run(boot.take())
     });
@@ -88,6 +96,9 @@ enum After {
 struct Owner {
     inner: Arc<Inner>,
     live: Arc<Live>,
+    /// It began to move to the archive, and these wait for that.
+    begun: Mutex<Option<archive::Waiting>>,
+    health: Watched,
 }
 
 impl Owner {
@@ -105,14 +116,20 @@ impl Owner {
                 SandboxState::Hibernated { .. } | SandboxState::Archived { .. } => {
                     self.serve_asleep(&mut inbox).await
                 }
-                SandboxState::Hibernating { .. }
-                | SandboxState::Waking { .. }
-                | SandboxState::Archiving { .. } => self.settle().await,
+                SandboxState::Archiving { .. } => self.archiving(&mut inbox).await,
+                SandboxState::Hibernating { .. } | SandboxState::Waking { .. } => {
+                    self.settle().await
+                }
                 SandboxState::Creating | SandboxState::Deleting { .. } => self.remove().await,
             };
         }
         if after == After::Gone {
             self.live.withdraw();
+        }
+        if after == After::Left && matches!(self.live.record().state, SandboxState::Archived { .. })
+        {
+            // Before the next owner can come: what that one takes is not let go under it.
+            lease::release(&self.inner, &self.live.id).await;
         }
         if after != After::Stopped {
             self.inner.registry.remove(&self.live);
@@ -122,8 +139,21 @@ impl Owner {
         while inbox.try_recv().is_ok() {}
     }
 
+    /// Another server has it: ends what is here of it.
+    async fn lost(&self) -> After {
+        self.live.withdraw();
+        if let Err(fault) = launch::destroy(&self.inner, &self.live.id).await {
+            tracing::error!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "what this server had of it is left; the next start removes it");
+        }
+        After::Left
+    }
+
     /// Goes on with a sandbox that an earlier owner or server left.
     async fn resume(&self) -> After {
+        if let Err(fault) = lease::hold(&self.inner, &self.live.id).await {
+            tracing::debug!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "not taken up");
+            return After::Left;
+        }
         let stored = match self.inner.store.sandbox_fetch(&self.live.id).await {
             Ok(Some(stored)) => stored,
             Ok(None) => return After::Gone,
@@ -133,9 +163,16 @@ impl Owner {
             }
         };
         self.live.set_record(stored.clone());
+        if let Err(fault) = holds::reload(&self.inner, &self.live).await {
+            tracing::error!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "who holds it cannot be read: it may fall asleep under them");
+        }
         match stored.state {
-            SandboxState::Running { .. } => self.resume_running(&stored).await,
+            SandboxState::Running { .. } => {
+                self.reopen_egress(&stored).await;
+                self.resume_running(&stored).await;
+            }
             SandboxState::Paused { .. } => {
+                self.reopen_egress(&stored).await;
                 self.freeze().await;
                 self.publish(&self.image(&stored).await);
             }
@@ -155,6 +192,10 @@ impl Owner {
     async fn serve(&self, inbox: &mut mpsc::Receiver<Command>) -> After {
         let exited = self.exited();
         tokio::pin!(exited);
+        let mut pace = periodic::Pace::new();
+        // Kept while commands come and go: a question that was asked is waited for.
+        let unwell = self.unwell();
+        tokio::pin!(unwell);
         if self.live.gate.is_open() {
             crate::sandbox::metrics::sample(&self.inner, &self.live).await;
         }
@@ -167,7 +208,16 @@ impl Owner {
                     Some(command) => self.handle(command).await,
                     None => return After::Stopped,
                 },
+                verdict = &mut unwell => {
+                    let after = self.revive(verdict).await;
+                    unwell.set(self.unwell());
+                    after
+                }
                 () = self.idle() => self.doze().await,
+                () = self.save_due(&mut pace) => {
+                    self.save_now(&mut pace).await;
+                    After::Exists
+                }
             };
             if after != After::Exists {
                 return after;
@@ -188,6 +238,11 @@ impl Owner {
     /// A sandbox on disk: until it is woken or gone, or nobody wants anything of it.
     async fn serve_asleep(&self, inbox: &mut mpsc::Receiver<Command>) -> After {
         loop {
+            if self.inner.moves.is_moving(&self.live.id)
+                && matches!(self.live.record().state, SandboxState::Archived { .. })
+            {
+                return After::Left;
+            }
             let command = tokio::select! {
                 biased;
                 () = self.inner.stopping.cancelled() => return After::Stopped,
@@ -242,6 +297,10 @@ impl Owner {
                 let result = self.replace_network(*network).await;
                 self.answer(result, reply, |()| ())
             }
+            Command::Refill { reply } => {
+                let _ = reply.send(self.refill().await);
+                After::Exists
+            }
             Command::SleepPolicy { policy, reply } => {
                 let result = self.apply(Event::SetSleep { policy }).await;
                 self.answer(result, reply, |()| self.live.record())
@@ -255,6 +314,10 @@ impl Owner {
                 let _ = reply.send(result.map(|already| (self.live.record(), already)));
                 After::Exists
             }
+            Command::Archive { reply } => {
+                self.archive_requested(reply).await;
+                After::Exists
+            }
             Command::Wake { order, reply } => {
                 let result = self.wake_for(&order).await;
                 let _ = reply.send(result);
@@ -262,6 +325,11 @@ impl Owner {
             }
             Command::Checkpoint { snapshot, reply } => {
                 let _ = reply.send(self.checkpoint(*snapshot).await);
+                After::Exists
+            }
+            Command::Sweep { idle, reply } => {
+                self.sweep(idle).await;
+                let _ = reply.send(Ok(()));
                 After::Exists
             }
             Command::Evict { reply } => {
@@ -273,6 +341,7 @@ impl Owner {
                 After::Exists
             }),
             Command::Rethink => After::Exists,
+            Command::Lost => self.lost().await,
         }
     }
 
@@ -323,7 +392,8 @@ impl Owner {
                 let log = events(step.log, now);
                 let stored = self.inner.store.sandbox_update(&next, log).await;
                 stored.map_err(fault::store)?;
-                self.live.set_record(*next);
+                let traffic_token = traffic_token(&self.inner, &next);
+                self.live.set_network(*next, traffic_token);
             }
             Next::Remove => {
                 let log = events(step.log, now);
@@ -346,7 +416,7 @@ impl Owner {
                 Effect::Hibernate { content, cause } => {
                     Box::pin(self.fall_asleep(*content, *cause)).await;
                 }
-                Effect::Archive => Box::pin(self.no_archive()).await,
+                Effect::Archive => Box::pin(self.archive_due()).await,
             }
         }
         After::Exists
@@ -356,6 +426,9 @@ impl Owner {
     /// the server stops: a restart then goes on.
     async fn remove(&self) -> After {
         loop {
+            if lease::is_anothers(&self.inner, &self.live.id).await {
+                return self.lost().await;
+            }
             let record = self.live.record();
             let removed = match self.remove_once(&record).await {
                 Ok(()) => Box::pin(self.apply(Event::Destroyed)).await,
@@ -381,18 +454,75 @@ impl Owner {
 
     /// Commits new rules and has the driver apply them; if it cannot, the old ones come back.
     async fn replace_network(&self, network: NetworkSpec) -> Result<After, Fault> {
+        let (inner, id) = (&self.inner, &self.live.id);
         let old = self.live.record().network.clone();
-        let egress = launch::egress(&network);
-        self.apply(Event::SetNetwork { network }).await?;
+        let network = hidden::sealed(inner, id, network)?;
+        let workspace = &self.live.record().workspace;
+        let egress = launch::egress(inner, workspace, id, &network).await?;
+        let event = Event::SetNetwork {
+            network: network.clone(),
+        };
+        self.apply(event).await?;
         if !self.in_memory() {
             // Its next wake applies them.
             return Ok(After::Exists);
         }
-        if let Err(error) = self.inner.driver.set_egress(&self.live.id, egress).await {
+        let (had, has) = (launch::has_rules(&old), launch::has_rules(&network));
+        let named = old.dns_servers != network.dns_servers;
+        // Programs trust whoever changes their requests before any is changed, and after.
+        if has && !had {
+            self.tell_guest(&network).await;
+        }
+        let set = inner.driver.set_egress(id, egress).await;
+        if let Err(fault) = set.map_err(fault::driver) {
             self.apply(Event::SetNetwork { network: old }).await?;
-            return Err(fault::driver(error));
+            return Err(fault);
+        }
+        if (had && !has) || (named && (had || !has)) {
+            self.tell_guest(&network).await;
         }
         Ok(After::Exists)
+    }
+
+    /// Has the driver apply the rules with the values that secrets have now.
+    async fn refill(&self) -> Result<(), Fault> {
+        let record = self.live.record();
+        if !self.in_memory() {
+            // Its next wake looks them up.
+            return Ok(());
+        }
+        let (inner, id) = (&self.inner, &record.id);
+        let egress = launch::egress(inner, &record.workspace, id, &record.network).await?;
+        let set = inner.driver.set_egress(id, egress).await;
+        set.map_err(fault::driver)
+    }
+
+    /// Tells the guest what changes inside. One that stands still is told when it goes on. What the
+    /// inside makes of it has no say in which rules hold.
+    async fn tell_guest(&self, network: &NetworkSpec) {
+        if !matches!(self.live.record().state, SandboxState::Running { .. }) {
+            return;
+        }
+        if let Err(fault) = guest::retrust(&self.inner, &self.live.id, network).await {
+            tracing::warn!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "a sandbox was not told of its network rules");
+        }
+    }
+
+    /// Tells the driver after a restart what it may not keep, and what it was not told any more by
+    /// the server before. Until then connections that need it wait.
+    async fn reopen_egress(&self, stored: &Sandbox) {
+        let told = match launch::egress(&self.inner, &stored.workspace, &stored.id, &stored.network)
+            .await
+        {
+            Ok(egress) => {
+                let set = self.inner.driver.set_egress(&stored.id, egress).await;
+                set.map_err(fault::driver)
+            }
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = told {
+            tracing::error!(sandbox = %stored.id, error = &fault as &dyn std::error::Error, "network rules of an adopted sandbox are not whole: its connections end");
+        }
     }
 
     fn in_memory(&self) -> bool {

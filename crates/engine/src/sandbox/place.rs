@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use woodfrog_core::admission::{self, Quota, Used};
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
 use woodfrog_types::{Code, Fault, Timestamp, WorkspaceId};
 
@@ -14,9 +15,15 @@ use crate::sandbox::live::{Command, Live};
 const ASKED_MAX: usize = 8;
 
 /// Takes a place for a new sandbox: one that is free, or that of a sandbox nobody uses.
-pub(crate) async fn take(inner: &Inner, workspace: &WorkspaceId) -> Result<Place, Fault> {
+pub(crate) async fn take(
+    inner: &Inner,
+    workspace: &WorkspaceId,
+    wanted: Used,
+) -> Result<Place, Fault> {
     let caps = inner.options.caps;
-    let refused = match inner.registry.reserve(workspace, caps) {
+    let quota = quota(inner, workspace).await?;
+    admission::within(Used::default(), wanted, quota)?;
+    let refused = match inner.registry.reserve(workspace, wanted, caps, quota) {
         Ok(place) => return Ok(place),
         Err(refused) => refused,
     };
@@ -26,23 +33,40 @@ pub(crate) async fn take(inner: &Inner, workspace: &WorkspaceId) -> Result<Place
         if !matches!(gave, Some(Ok(true))) {
             continue;
         }
-        if let Ok(place) = inner.registry.reserve(workspace, caps) {
+        if let Ok(place) = inner.registry.reserve(workspace, wanted, caps, quota) {
             return Ok(place);
         }
     }
     Err(refused)
 }
 
+/// What the workspace's sandboxes may use. Nothing starts in one that is being removed.
+async fn quota(inner: &Inner, workspace: &WorkspaceId) -> Result<Quota, Fault> {
+    let tenancy = inner.tenancy(workspace).await?;
+    if tenancy.removing {
+        return Err(crate::keys::not_found());
+    }
+    Ok(Quota::from(&tenancy.limits))
+}
+
 /// As [`take`], and waits in line for one if there is none.
-pub(crate) async fn wait(inner: &Inner, workspace: &WorkspaceId) -> Result<Place, Fault> {
-    if let Ok(place) = inner.registry.reserve(workspace, inner.options.caps) {
+pub(crate) async fn wait(
+    inner: &Inner,
+    workspace: &WorkspaceId,
+    wanted: Used,
+) -> Result<Place, Fault> {
+    let caps = inner.options.caps;
+    let quota = quota(inner, workspace).await?;
+    // What can never be is refused at once.
+    admission::within(Used::default(), wanted, quota)?;
+    if let Ok(place) = inner.registry.reserve(workspace, wanted, caps, quota) {
         return Ok(place);
     }
     let _turn = Turn::take(inner)?;
     let waited = tokio::time::timeout(inner.options.wake_timeout, async {
         loop {
             let freed = inner.registry.freed();
-            if let Ok(place) = take(inner, workspace).await {
+            if let Ok(place) = take(inner, workspace, wanted).await {
                 return place;
             }
             // Somebody may become idle without a place becoming free.

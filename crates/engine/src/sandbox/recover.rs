@@ -1,30 +1,36 @@
 //! What a start of the server does about the sandboxes and snapshots of the one before.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use woodfrog_core::lifecycle::{self, Event};
+use woodfrog_core::sleep::Waker;
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
 use woodfrog_types::{Fault, SandboxId, SnapshotId, Timestamp};
 
 use crate::fault;
 use crate::inner::Inner;
-use crate::sandbox::live::Live;
+use crate::lease;
+use crate::sandbox::live::{Command, Live, WakeOrder};
 use crate::sandbox::{launch, owner, scrub, settle, shelf};
 
 /// Sandboxes that are looked at concurrently.
 const AT_ONCE: usize = 16;
+/// Lost sandboxes that come back at once.
+const WAKES_AT_ONCE: usize = 2;
 
-/// Adopts what still runs, lets sleep what sleeps, finishes or undoes the rest, then has the
+/// Returns those that were lost while they ran, for [`bring_back`]. Adopts what still runs, lets sleep what sleeps, finishes or undoes the rest, then has the
 /// driver sweep what belongs to nobody. Faults of single sandboxes are logged; they do not keep
 /// the server from starting.
 ///
 /// A record that cannot be read still stands for a sandbox: that one is left as it is, without an
 /// owner, until the record is repaired. Where not even the id can be read, nothing is swept.
-pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
+pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<Vec<SandboxId>, Fault> {
     let stored = inner.store.sandbox_recover().await.map_err(fault::store)?;
-    let snapshots = inner.store.snapshot_all().await.map_err(fault::store)?;
+    let mut snapshots = inner.store.snapshot_all().await.map_err(fault::store)?;
+    let here = lease::snapshots_here(inner).await?;
+    snapshots.retain(|snapshot| here(&snapshot.id));
     for damaged in &stored.damaged {
         let id = damaged
             .id
@@ -44,12 +50,26 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
             known.into_iter().collect()
         }
     };
+    let ran: HashSet<SandboxId> = stored
+        .sandboxes
+        .iter()
+        .filter(|sandbox| matches!(sandbox.state, SandboxState::Running { .. }))
+        .map(|sandbox| sandbox.id.clone())
+        .collect();
     let kept: Vec<Option<Sandbox>> = futures_util::stream::iter(stored.sandboxes)
         .map(|sandbox| recover_one(inner, sandbox, &complete))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let kept = scrub::by_id(kept.into_iter().flatten().collect());
+    let fell_back = |sandbox: &&Sandbox| {
+        ran.contains(&sandbox.id) && matches!(sandbox.state, SandboxState::Hibernated { .. })
+    };
+    let back: Vec<SandboxId> = kept
+        .values()
+        .filter(fell_back)
+        .map(|sandbox| sandbox.id.clone())
+        .collect();
     let mut live: Vec<SandboxId> = kept.keys().cloned().collect();
     tracing::info!(sandboxes = live.len(), "recovered");
     let there = snapshots
@@ -57,10 +77,11 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
         .filter(|snapshot| complete.contains(&snapshot.id));
     inner.warm.remember(there);
     if stored.damaged.is_empty() {
+        let all = with_others(inner, &kept).await?;
         for snapshot in &snapshots {
             settle::check_present(inner, snapshot, |id| complete.contains(id)).await;
         }
-        scrub::sweep(inner, &kept, &snapshots, &complete).await;
+        scrub::sweep(inner, &all, &snapshots, &complete).await;
     }
     for damaged in stored.damaged {
         match damaged.id {
@@ -69,7 +90,7 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
                 tracing::error!(
                     "leftovers are not swept: one may be what a damaged record is about"
                 );
-                return Ok(());
+                return Ok(back);
             }
         }
     }
@@ -78,7 +99,49 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), Fault> {
         Ok(removed) => tracing::info!(?removed, "swept leftovers"),
         Err(error) => tracing::error!(%error, "leftovers could not be swept"),
     }
-    Ok(())
+    Ok(back)
+}
+
+/// These and the sandboxes of other servers, which may need a snapshot that is here.
+async fn with_others(
+    inner: &Inner,
+    ours: &HashMap<SandboxId, Sandbox>,
+) -> Result<HashMap<SandboxId, Sandbox>, Fault> {
+    if inner.store.node().is_none() {
+        return Ok(ours.clone());
+    }
+    let all = inner.store.sandbox_all().await.map_err(fault::store)?;
+    let mut all = scrub::by_id(all);
+    all.extend(ours.clone());
+    Ok(all)
+}
+
+/// Wakes sandboxes that were lost while they ran and have something to come back from.
+pub(crate) async fn bring_back(inner: Arc<Inner>, back: Vec<SandboxId>) {
+    let woken = futures_util::stream::iter(back).for_each_concurrent(WAKES_AT_ONCE, |id| {
+        let inner = &inner;
+        async move {
+            let record = match inner.store.sandbox_fetch(&id).await {
+                Ok(Some(record)) => record,
+                Ok(None) | Err(_) => return,
+            };
+            let live = owner::spawn(inner, Live::new(&inner.registry.gates, record, None), None);
+            let order = WakeOrder {
+                waker: Waker::Resume,
+                ..WakeOrder::access()
+            };
+            match live.ask(|reply| Command::Wake { order, reply }).await {
+                Some(Ok(_)) | None => {}
+                Some(Err(fault)) => {
+                    tracing::error!(sandbox = %id, error = &fault as &dyn std::error::Error, "a lost sandbox did not come back; whoever uses it tries again");
+                }
+            }
+        }
+    });
+    tokio::select! {
+        () = inner.stopping.cancelled() => {}
+        () = woken => {}
+    }
 }
 
 /// Returns the record if the driver must keep what it has of it.
@@ -129,10 +192,12 @@ fn adopt(inner: &Arc<Inner>, sandbox: Sandbox) {
         .registry
         .reserve(
             &sandbox.workspace,
+            woodfrog_core::admission::Used::one(&sandbox.resources),
             woodfrog_core::admission::Caps {
                 server: usize::MAX,
                 workspace: usize::MAX,
             },
+            woodfrog_core::admission::Quota::default(),
         )
         .ok();
     owner::spawn(

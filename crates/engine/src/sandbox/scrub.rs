@@ -6,17 +6,23 @@ use std::sync::Arc;
 
 use woodfrog_sandbox::{DriverError, SnapshotHealth};
 use woodfrog_types::sandbox::Sandbox;
-use woodfrog_types::snapshot::{Snapshot, SnapshotPurpose, SnapshotState};
-use woodfrog_types::{Fault, SandboxId, SnapshotId};
+use woodfrog_types::snapshot::{Snapshot, SnapshotPlace, SnapshotPurpose, SnapshotState};
+use woodfrog_types::{Fault, SandboxId, SnapshotId, Timestamp};
 
 use crate::fault;
 use crate::inner::Inner;
-use crate::sandbox::shelf;
+use crate::lease;
+use crate::sandbox::{attic, shelf};
 use crate::view::GcReport;
 
 /// Reads a snapshot back; its record says what was found.
 pub(crate) async fn verify(inner: &Inner, snapshot: &Snapshot) -> Result<Snapshot, Fault> {
     let _pin = inner.pins.pin(&snapshot.id).await;
+    lease::check_here(inner, snapshot).await?;
+    if let SnapshotPlace::Archive { archive } = &snapshot.place {
+        let state = attic::verify(inner, archive).await?;
+        return found(inner, snapshot, state).await;
+    }
     let state = match inner.driver.snapshot_verify(&snapshot.id).await {
         Ok(SnapshotHealth::Good) => SnapshotState::Ready,
         Ok(SnapshotHealth::Damaged { detail }) => SnapshotState::Damaged { detail },
@@ -25,6 +31,15 @@ pub(crate) async fn verify(inner: &Inner, snapshot: &Snapshot) -> Result<Snapsho
         },
         Err(error) => return Err(fault::driver(error)),
     };
+    found(inner, snapshot, state).await
+}
+
+/// Records what was found of a snapshot.
+async fn found(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    state: SnapshotState,
+) -> Result<Snapshot, Fault> {
     if state == snapshot.state {
         return Ok(snapshot.clone());
     }
@@ -54,7 +69,13 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
             () = tokio::time::sleep(interval) => {}
         }
         let next = match inner.store.snapshot_all().await {
-            Ok(all) => after(&all, last.as_ref()),
+            Ok(all) => match lease::snapshots_here(&inner).await {
+                Ok(here) => {
+                    let all: Vec<Snapshot> = all.into_iter().filter(|it| here(&it.id)).collect();
+                    after(&all, last.as_ref())
+                }
+                Err(_) => continue,
+            },
             Err(error) => {
                 tracing::warn!(%error, "snapshots cannot be listed");
                 continue;
@@ -75,6 +96,8 @@ fn after(all: &[Snapshot], last: Option<&SnapshotId>) -> Option<Snapshot> {
     let ready = || {
         all.iter()
             .filter(|snapshot| snapshot.state == SnapshotState::Ready)
+            // What is in the archive is read back on request only: that may cost money.
+            .filter(|snapshot| !matches!(snapshot.place, SnapshotPlace::Archive { .. }))
     };
     ready()
         .find(|snapshot| last.is_none_or(|last| snapshot.id > *last))
@@ -126,6 +149,7 @@ pub(crate) async fn sweep(
 /// left alone.
 pub(crate) async fn collect(inner: &Inner) -> Result<GcReport, Fault> {
     let all = inner.store.snapshot_all().await.map_err(fault::store)?;
+    let here = lease::snapshots_here(inner).await?;
     let stored = inner.store.sandbox_all().await.map_err(fault::store)?;
     let sandboxes = by_id(stored);
     let mut report = GcReport::default();
@@ -134,7 +158,7 @@ pub(crate) async fn collect(inner: &Inner) -> Result<GcReport, Fault> {
         let busy = snapshot.state == SnapshotState::Writing
             || (snapshot.purpose == SnapshotPurpose::Fork
                 && snapshot.state == SnapshotState::Ready);
-        if busy || is_wanted(&snapshot, &sandboxes) {
+        if busy || !here(&snapshot.id) || is_wanted(&snapshot, &sandboxes) {
             continue;
         }
         // Read again: its sandbox may have gone to sleep in it meanwhile.
@@ -149,6 +173,7 @@ pub(crate) async fn collect(inner: &Inner) -> Result<GcReport, Fault> {
         report.bytes += snapshot.size.written_bytes + snapshot.size.disk_bytes;
         report.removed.push(snapshot.id);
     }
+    report.archive_bytes = attic::collect(inner, Timestamp::now()).await?;
     Ok(report)
 }
 

@@ -8,13 +8,15 @@ use woodfrog_core::sleep::{self as decide, Found, Rearm, Verdict};
 use woodfrog_sandbox::DriverError;
 use woodfrog_types::sandbox::{EndReason, InstanceState, Sandbox, SandboxState};
 use woodfrog_types::sleep::SleepCause;
-use woodfrog_types::snapshot::{Snapshot, SnapshotContent, SnapshotSize, SnapshotState};
+use woodfrog_types::snapshot::{
+    Snapshot, SnapshotContent, SnapshotPlace, SnapshotSize, SnapshotState,
+};
 use woodfrog_types::{Fault, SnapshotId, Timestamp};
 
 use crate::fault;
 use crate::inner::Inner;
 use crate::sandbox::owner::events;
-use crate::sandbox::{launch, shelf};
+use crate::sandbox::{attic, launch, shelf};
 
 /// Commits what an event makes of a record; returns the new one, `None` if it was removed.
 async fn commit(inner: &Inner, sandbox: &Sandbox, event: Event) -> Result<Option<Sandbox>, Fault> {
@@ -114,7 +116,11 @@ pub(crate) async fn settle(
         snapshot: present.is_some_and(&complete),
         last_snapshot: last.is_some_and(&complete),
     };
-    let next = match decide::after_crash(&sandbox.state, found) {
+    let next = match decide::after_crash(
+        &sandbox.state,
+        sandbox.sleep.checkpoint_every.is_some(),
+        found,
+    ) {
         Verdict::Adopt => adopted(inner, sandbox, instance).await?,
         Verdict::Undo => undone(inner, sandbox).await?,
         Verdict::Asleep => slept(inner, sandbox).await?,
@@ -221,7 +227,8 @@ async fn slept(inner: &Inner, sandbox: Sandbox) -> Result<Sandbox, Fault> {
         }
         SandboxState::Waking { .. } => undo_wake(inner, sandbox).await,
         SandboxState::Archiving { .. } => {
-            let back = commit(inner, &sandbox, Event::Unarchived).await?;
+            let reason = "the server was stopped while it was being archived".to_owned();
+            let back = commit(inner, &sandbox, Event::ArchiveFailed { reason }).await?;
             Ok(back.unwrap_or(sandbox))
         }
         SandboxState::Creating
@@ -243,20 +250,24 @@ async fn undo_wake(inner: &Inner, sandbox: Sandbox) -> Result<Sandbox, Fault> {
 
 /// It and what was being saved of it are gone; the snapshot before is there.
 async fn fallen_back(inner: &Inner, sandbox: Sandbox) -> Result<Sandbox, Fault> {
-    let (Some(unfinished), Some(last)) = named(&sandbox) else {
+    let (unfinished, Some(last)) = named(&sandbox) else {
         return Ok(sandbox);
     };
     let known = inner.store.snapshot_fetch(last).await;
-    let content = match known.map_err(fault::store)? {
-        Some(known) => known.content,
-        None => return Err(Fault::internal("the record of a snapshot is gone")),
+    let Some(known) = known.map_err(fault::store)? else {
+        return Err(Fault::internal("the record of a snapshot is gone"));
     };
+    // What is left of it is in the way of the one that comes back.
+    launch::destroy(inner, &sandbox.id).await?;
     let back = Event::FellBack {
         snapshot: last.clone(),
-        content,
+        content: known.content,
+        taken_at: known.created_at,
     };
     let next = commit(inner, &sandbox, back).await?;
-    shelf::discard(inner, unfinished).await;
+    if let Some(unfinished) = unfinished {
+        shelf::discard(inner, unfinished).await;
+    }
     Ok(next.unwrap_or(sandbox))
 }
 
@@ -269,7 +280,8 @@ async fn broken(inner: &Inner, sandbox: Sandbox) -> Result<Sandbox, Fault> {
     match sandbox.state {
         SandboxState::Waking { .. } => undo_wake(inner, sandbox).await,
         SandboxState::Archiving { .. } => {
-            let back = commit(inner, &sandbox, Event::Unarchived).await?;
+            let reason = "the server was stopped while it was being archived".to_owned();
+            let back = commit(inner, &sandbox, Event::ArchiveFailed { reason }).await?;
             Ok(back.unwrap_or(sandbox))
         }
         SandboxState::Creating
@@ -306,13 +318,23 @@ pub(crate) async fn settle_now(inner: &Inner, sandbox: Sandbox) -> Result<Sandbo
     settle(inner, sandbox, |id| complete.contains(id)).await
 }
 
-/// Marks a snapshot that is recorded as ready and is not there.
+/// Marks a snapshot that is recorded as ready and is not there; removes what is there of one that
+/// is recorded as archived.
 pub(crate) async fn check_present(
     inner: &Inner,
     snapshot: &Snapshot,
     complete: impl Fn(&SnapshotId) -> bool,
 ) {
-    if snapshot.state == SnapshotState::Ready && !complete(&snapshot.id) {
-        shelf::mark_damaged(inner, &snapshot.id, "it is not on this machine").await;
+    if snapshot.state != SnapshotState::Ready {
+        return;
+    }
+    match (&snapshot.place, complete(&snapshot.id)) {
+        (SnapshotPlace::Local | SnapshotPlace::Both { .. }, true) => {}
+        (SnapshotPlace::Local | SnapshotPlace::Both { .. }, false) => {
+            shelf::mark_damaged(inner, &snapshot.id, "it is not on this machine").await;
+        }
+        // The server before recorded that it is in the archive, and came no further.
+        (SnapshotPlace::Archive { .. }, true) => attic::clear_local(inner, &snapshot.id).await,
+        (SnapshotPlace::Archive { .. }, false) => {}
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use woodfrog_types::page::PageRequest;
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
 use woodfrog_types::snapshot::{
@@ -14,6 +14,7 @@ use woodfrog_types::{Code, Fault, SandboxId, SnapshotId, Timestamp, WorkspaceId}
 
 use crate::fault;
 use crate::inner::Inner;
+use crate::sandbox::attic;
 
 /// Snapshots that something is being made from: they are not removed under it.
 #[derive(Default)]
@@ -36,6 +37,11 @@ impl Pins {
     /// Until it is dropped nobody else removes snapshots on request.
     pub(crate) async fn deleting(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.deleting.lock().await
+    }
+
+    /// Until it is dropped nothing is made from this snapshot.
+    pub(crate) async fn alone(&self, id: &SnapshotId) -> OwnedRwLockWriteGuard<()> {
+        self.of(id).write_owned().await
     }
 
     pub(crate) async fn pin(&self, id: &SnapshotId) -> Pin {
@@ -67,6 +73,7 @@ pub(crate) fn draft(
         build: sandbox.build,
         resources: sandbox.resources,
         env: sandbox.env.clone(),
+        volumes: sandbox.volumes.clone(),
         driver: inner.driver.name().to_owned(),
         size: SnapshotSize::default(),
         created_at: Timestamp::now(),
@@ -78,7 +85,10 @@ pub(crate) fn draft(
 pub(crate) async fn parent(inner: &Inner, sandbox: &Sandbox) -> Option<(SnapshotId, Pin)> {
     let last = sandbox.last_snapshot.as_ref()?;
     let (known, pin) = take(inner, last).await.ok()?;
-    Some((known.id, pin))
+    match known.place {
+        SnapshotPlace::Local | SnapshotPlace::Both { .. } => Some((known.id, pin)),
+        SnapshotPlace::Archive { .. } => None,
+    }
 }
 
 /// Whether this is the snapshot that the sandbox sleeps in, or is being saved into.
@@ -149,9 +159,23 @@ pub(crate) async fn take(inner: &Inner, id: &SnapshotId) -> Result<(Snapshot, Pi
 /// then it goes from the disk, then the record goes.
 pub(crate) async fn remove(inner: &Inner, id: &SnapshotId) -> Result<(), Fault> {
     let found = inner.store.snapshot_fetch(id).await;
-    if let Some(snapshot) = found.map_err(fault::store)?
-        && snapshot.state != SnapshotState::Deleting
-    {
+    let mut archived = None;
+    if let Some(snapshot) = found.map_err(fault::store)? {
+        archived = snapshot.place.archive().cloned();
+        mark_deleting(inner, snapshot).await?;
+    }
+    let _nobody = inner.pins.alone(id).await;
+    let removed = inner.driver.snapshot_remove(id).await;
+    removed.map_err(fault::driver)?;
+    if let Some(archived) = archived {
+        attic::forget(inner, &archived).await;
+    }
+    let removed = inner.store.snapshot_remove(id).await;
+    removed.map_err(fault::store)
+}
+
+async fn mark_deleting(inner: &Inner, snapshot: Snapshot) -> Result<(), Fault> {
+    if snapshot.state != SnapshotState::Deleting {
         let deleting = Snapshot {
             state: SnapshotState::Deleting,
             generation: snapshot.generation + 1,
@@ -160,11 +184,14 @@ pub(crate) async fn remove(inner: &Inner, id: &SnapshotId) -> Result<(), Fault> 
         let stored = inner.store.snapshot_update(&deleting).await;
         stored.map_err(fault::store)?;
     }
-    let _nobody = inner.pins.of(id).write_owned().await;
-    let removed = inner.driver.snapshot_remove(id).await;
-    removed.map_err(fault::driver)?;
-    let removed = inner.store.snapshot_remove(id).await;
-    removed.map_err(fault::store)
+    Ok(())
+}
+
+/// As [`take`], and it is on this machine.
+pub(crate) async fn take_local(inner: &Inner, id: &SnapshotId) -> Result<(Snapshot, Pin), Fault> {
+    let (snapshot, pin) = take(inner, id).await?;
+    let (snapshot, _) = attic::bring_back(inner, snapshot).await?;
+    Ok((snapshot, pin))
 }
 
 /// As [`remove`], for one that nobody waits for: what fails is tried again at the next start.

@@ -1,25 +1,22 @@
 //! Putting sandboxes to sleep and waking them: what callers with a principal may do.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use woodfrog_core::names;
 use woodfrog_core::sleep::{self, Rearm, Rung, Waker};
+use woodfrog_sandbox::Capability;
 use woodfrog_types::key::Principal;
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
 use woodfrog_types::sleep::{SleepCause, SleepPolicy};
-use woodfrog_types::snapshot::{Snapshot, SnapshotPurpose};
+use woodfrog_types::snapshot::{Snapshot, SnapshotContent, SnapshotPurpose};
 use woodfrog_types::{Code, Fault, SandboxId, Timestamp};
 
 use crate::engine::Engine;
+use crate::fault;
 use crate::request::{CheckpointRequest, DeadlineChange, HibernateRequest, ResumeRequest};
 use crate::sandbox::live::{Command, Live, WakeOrder};
 use crate::sandbox::{create, shelf};
-use crate::view::{Hold, NextRung, Resumed, SandboxView, Slept, Touched, Wakefulness};
-
-/// Holds of one sandbox.
-const HOLDS_MAX: usize = 64;
-/// Bytes of a hold's name.
-const HOLD_BYTES_MAX: usize = 128;
+use crate::view::{NextRung, Resumed, SandboxView, Slept, Touched, Wakefulness};
 
 impl Engine {
     /// Freezes a sandbox in place. One that sleeps already stays as it is.
@@ -32,6 +29,21 @@ impl Engine {
             .ask(principal, id, |reply| Command::Pause { reply })
             .await?;
         Ok(self.view(&record))
+    }
+
+    /// Whether this server can save sandboxes; `Unsupported` with the reason otherwise.
+    pub fn can_save(&self, content: SnapshotContent) -> Result<(), Fault> {
+        let (capability, what) = match content {
+            SnapshotContent::Memory => (Capability::Checkpoint, "saving memory"),
+            SnapshotContent::Filesystem => (Capability::FilesystemSnapshot, "saving files"),
+        };
+        match self.inner.driver.capabilities().why_missing(capability) {
+            None => Ok(()),
+            Some(why) => Err(Fault::new(
+                Code::Unsupported,
+                format!("{what} is not supported on this machine: {why}"),
+            )),
+        }
     }
 
     /// Puts a sandbox to sleep on disk: it is safe there when this returns. On an error it goes on
@@ -91,7 +103,7 @@ impl Engine {
         Ok(Resumed { view, woke })
     }
 
-    async fn wake(
+    pub(super) async fn wake(
         &self,
         principal: &Principal,
         id: &SandboxId,
@@ -104,17 +116,17 @@ impl Engine {
         Ok((self.view(&record), woke))
     }
 
-    /// Moves a sandbox's snapshot to the archive.
+    /// Moves a sandbox's snapshot to the archive; one that is awake is hibernated first. All of it
+    /// is there and was read back when this returns; `Conflict` if the sandbox was used meanwhile.
     pub async fn sandbox_archive(
         &self,
         principal: &Principal,
         id: &SandboxId,
     ) -> Result<SandboxView, Fault> {
-        self.record(principal, id).await?;
-        Err(Fault::new(
-            Code::Unsupported,
-            "archiving is not supported: this server has no archive",
-        ))
+        let record = self
+            .ask(principal, id, |reply| Command::Archive { reply })
+            .await?;
+        Ok(self.view(&record))
     }
 
     /// Takes a snapshot of a sandbox, which goes on as it is. One that sleeps on disk is not
@@ -164,58 +176,6 @@ impl Engine {
         })
     }
 
-    /// Keeps a sandbox awake under a name until that is released or `ttl` is over, and wakes it.
-    /// The same name again moves its end.
-    pub async fn sandbox_hold(
-        &self,
-        principal: &Principal,
-        id: &SandboxId,
-        name: &str,
-        ttl: Option<Duration>,
-    ) -> Result<Vec<Hold>, Fault> {
-        if name.is_empty() || name.len() > HOLD_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(Fault::invalid(
-                "name",
-                format!("must have 1 to {HOLD_BYTES_MAX} bytes and no control characters"),
-            ));
-        }
-        self.wake(principal, id, WakeOrder::access()).await?;
-        let live = self.live(id).await?;
-        let now = Timestamp::now();
-        let until = ttl.map(|ttl| now.plus(ttl));
-        let held = live.with_holds(now, |holds| {
-            if holds.len() >= HOLDS_MAX && !holds.contains_key(name) {
-                return Err(Fault::new(
-                    Code::RateLimited,
-                    format!("a sandbox has at most {HOLDS_MAX} holds; release one first"),
-                ));
-            }
-            holds.insert(name.to_owned(), until);
-            Ok(())
-        });
-        held?;
-        live.tell(Command::Rethink);
-        Ok(holds(&live, now))
-    }
-
-    /// Releases a hold; one that is not there is no error.
-    pub async fn sandbox_unhold(
-        &self,
-        principal: &Principal,
-        id: &SandboxId,
-        name: &str,
-    ) -> Result<Vec<Hold>, Fault> {
-        self.record(principal, id).await?;
-        let Some(live) = self.inner.registry.get(id) else {
-            return Ok(Vec::new());
-        };
-        let now = Timestamp::now();
-        live.with_holds(now, |holds| holds.remove(name));
-        live.gate.touch();
-        live.tell(Command::Rethink);
-        Ok(holds(&live, now))
-    }
-
     /// Why a sandbox is awake or asleep, and when it goes to the next rung. Never wakes it.
     pub async fn sandbox_wakefulness(
         &self,
@@ -230,13 +190,18 @@ impl Engine {
             None => crate::sandbox::owner::asleep(&record)
                 .map_or(record.started_at, |(slept, _)| slept.since),
         };
+        let holds = match &live {
+            Some(live) => live.holds(now),
+            None => {
+                let kept = self.inner.store.hold_list(id, now).await;
+                kept.map_err(fault::store)?
+            }
+        };
         Ok(Wakefulness {
             state: record.state.as_str(),
             reasons: reasons(&record, live.as_deref(), now),
             last_activity,
-            holds: live
-                .as_deref()
-                .map_or_else(Vec::new, |live| holds(live, now)),
+            holds,
             next: next(&record, live.as_deref(), now),
         })
     }
@@ -248,7 +213,7 @@ impl Engine {
         id: &SandboxId,
         policy: SleepPolicy,
     ) -> Result<SandboxView, Fault> {
-        sleep::validate(&policy, false)?;
+        sleep::validate(&policy, self.inner.attic.is_there())?;
         let record = self
             .ask(principal, id, |reply| Command::SleepPolicy {
                 policy,
@@ -257,16 +222,6 @@ impl Engine {
             .await?;
         Ok(self.view(&record))
     }
-}
-
-fn holds(live: &Live, now: Timestamp) -> Vec<Hold> {
-    live.with_holds(now, |holds| {
-        let hold = |(name, expires_at): (&String, &Option<Timestamp>)| Hold {
-            name: name.clone(),
-            expires_at: *expires_at,
-        };
-        holds.iter().map(hold).collect()
-    })
 }
 
 /// What keeps it as it is, for people.
@@ -300,7 +255,7 @@ fn reasons(record: &Sandbox, live: Option<&Live>, now: Timestamp) -> Vec<String>
     } else {
         reasons.push(format!("idle since {}", seen.last));
     }
-    for hold in holds(live, now) {
+    for hold in live.holds(now) {
         reasons.push(match hold.expires_at {
             Some(until) => format!("hold `{}` until {until}", hold.name),
             None => format!("hold `{}` until it is released", hold.name),

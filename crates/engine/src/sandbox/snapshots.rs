@@ -12,6 +12,7 @@ use woodfrog_types::{Code, Fault, SnapshotId};
 use crate::engine::Engine;
 use crate::fault;
 use crate::keys::need_admin;
+use crate::lease;
 use crate::sandbox::{check_page, may_see, scrub, shelf};
 use crate::view::GcReport;
 
@@ -73,6 +74,8 @@ impl Engine {
     ) -> Result<Snapshot, Fault> {
         self.inner.accepting()?;
         let mut snapshot = self.snapshot_fetch(principal, reference).await?;
+        // Whoever wrote the record last is whom the others take to have it.
+        lease::check_here(&self.inner, &snapshot).await?;
         for (name, value) in labels {
             match value {
                 Some(value) => snapshot.labels.insert(name, value),

@@ -77,7 +77,7 @@ pub(crate) async fn origin(
         && image.start_cmd.is_some()
         && capabilities.why_missing(Capability::Checkpoint).is_none();
     if !able || resources.is_some_and(|wanted| wanted != template.resources) {
-        return Origin::Layers;
+        return Origin::Layers { spare: None };
     }
     match inner.warm.get(&build) {
         Some(Known::Ready(id)) => match shelf::take(inner, &id).await {
@@ -87,12 +87,12 @@ pub(crate) async fn origin(
                 warm: true,
                 _pin: pin,
             },
-            Ok(_) | Err(_) => Origin::Layers,
+            Ok(_) | Err(_) => Origin::Layers { spare: None },
         },
-        Some(Known::No) => Origin::Layers,
+        Some(Known::No) => Origin::Layers { spare: None },
         None => {
             begin(inner, template, build, image);
-            Origin::Layers
+            Origin::Layers { spare: None }
         }
     }
 }
@@ -151,12 +151,15 @@ fn stand_in(template: &Template, build: BuildId) -> Sandbox {
         metadata: BTreeMap::new(),
         network: NetworkSpec::default(),
         secure: true,
+        volumes: Vec::new(),
     }
 }
 
 async fn make(inner: &Inner, sandbox: &Sandbox, image: &BuiltImage) -> Result<SnapshotId, Fault> {
-    let spec = launch::spec(inner, sandbox, image)?;
+    let used = inner.layer_uses.begin(&*inner.images);
+    let spec = launch::spec(inner, sandbox, image).await?;
     inner.driver.launch(spec).await.map_err(fault::driver)?;
+    drop(used);
     guest::configure(inner, sandbox, image).await?;
     guest::start_services(inner, &sandbox.id, image).await?;
     let build = sandbox.build;

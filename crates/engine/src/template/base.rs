@@ -11,6 +11,7 @@ use woodfrog_types::{BuildId, Fault, TemplateId, Timestamp, WorkspaceId};
 use crate::engine::Engine;
 use crate::fault;
 use crate::images::ImportSource;
+use crate::layers;
 use crate::request::NewTemplate;
 use crate::template::build::{self, Failure};
 use crate::view::BuildView;
@@ -29,9 +30,18 @@ impl Engine {
         let template = self.base_template().await?;
         for id in [*under_way, template.tags.get(DEFAULT_TAG).copied()] {
             let Some(id) = id else { continue };
-            if let Some(build) = self.build_known(&id).await?
-                && self.is_usable(&build)
+            let Some(build) = self.build_known(&id).await? else {
+                continue;
+            };
+            if let BuildState::Ready(image) = &build.state
+                && let Err(fault) = layers::bring(inner, &image.layers).await
             {
+                tracing::debug!(
+                    error = &fault as &dyn std::error::Error,
+                    "the base is made here"
+                );
+            }
+            if self.is_usable(&build) {
                 return Ok(BuildView { template, build });
             }
         }
@@ -51,7 +61,8 @@ impl Engine {
         *under_way = Some(build.id);
         drop(under_way);
         let images = Arc::clone(&inner.images);
-        build::spawn(inner, build.clone(), move |_, log| async move {
+        let used = inner.layer_uses.begin(&*inner.images);
+        build::spawn(inner, build.clone(), used, move |_, log| async move {
             let image = images.base(log.at(BASE).sink()).await;
             image.map_err(|error| Failure::image(BASE, error))
         });
@@ -114,10 +125,16 @@ impl Engine {
             .new_build(principal, request, BuildState::Building)
             .await?;
         let images = Arc::clone(&self.inner.images);
-        build::spawn(&self.inner, view.build.clone(), move |_, log| async move {
-            let image = images.import(source, log.at(BASE).sink()).await;
-            image.map_err(|error| Failure::image(BASE, error))
-        });
+        let used = self.inner.layer_uses.begin(&*self.inner.images);
+        build::spawn(
+            &self.inner,
+            view.build.clone(),
+            used,
+            move |_, log| async move {
+                let image = images.import(source, log.at(BASE).sink()).await;
+                image.map_err(|error| Failure::image(BASE, error))
+            },
+        );
         Ok(view)
     }
 }

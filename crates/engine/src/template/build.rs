@@ -13,6 +13,7 @@ use woodfrog_types::{BuildId, Code, Fault, TemplateId, Timestamp};
 use crate::engine::Engine;
 use crate::images::ImageError;
 use crate::inner::Inner;
+use crate::layers::{self, LayerUse};
 use crate::request::{StartBuild, TemplateBase, TemplateStep};
 use crate::template::files;
 use crate::template::log::Log;
@@ -78,10 +79,13 @@ impl Engine {
         if view.build.state != BuildState::Waiting {
             return Err(Fault::new(Code::Conflict, "the build was started already"));
         }
+        let used = self.inner.layer_uses.begin(&*self.inner.images);
         let source = match &request.base {
             TemplateBase::Template(name) => {
                 let mut image = self.template_source(principal, name).await?.image;
                 image.security = SecurityOptions::default();
+                // They are kept from now on, though the template may go. The build says what lacks.
+                let _ = self.inner.images.paths(&image.layers);
                 Some(image)
             }
             TemplateBase::Image { .. } => None,
@@ -93,7 +97,7 @@ impl Engine {
         let stored = self.inner.store.build_update(&started).await;
         stored.map_err(fault::store)?;
         let template = view.template;
-        spawn(&self.inner, started, move |inner, log| async move {
+        spawn(&self.inner, started, used, move |inner, log| async move {
             Steps::new(inner, log, template).run(request, source).await
         });
         Ok(())
@@ -144,10 +148,12 @@ fn check(inner: &Inner, template: &Template, request: &StartBuild) -> Result<(),
     Ok(())
 }
 
-/// Runs a build that is recorded as building, and records how it ended.
+/// Runs a build that is recorded as building, and records how it ended. `used` keeps its layers until
+/// then.
 pub(super) fn spawn<F>(
     inner: &Arc<Inner>,
     build: Build,
+    used: LayerUse,
     work: impl FnOnce(Arc<Inner>, Log) -> F + Send + 'static,
 ) where
     F: Future<Output = Result<BuiltImage, Failure>> + Send + 'static,
@@ -160,6 +166,11 @@ pub(super) fn spawn<F>(
             let turn = inner.builds.turns.acquire().await;
             let result = work(Arc::clone(&inner), log.clone()).await;
             drop(turn);
+            if let Ok(image) = &result
+                && let Err(fault) = layers::ship(&inner, &image.layers).await
+            {
+                tracing::warn!(build = %build.id, error = &fault as &dyn std::error::Error, "other servers cannot have its layers yet");
+            }
             result
         };
         let result = tokio::select! {
@@ -180,6 +191,7 @@ pub(super) fn spawn<F>(
         if let Err(fault) = record(&inner, build.clone(), result).await {
             tracing::error!(build = %build.id, error = &fault as &dyn std::error::Error, "the end of a build could not be recorded");
         }
+        drop(used);
     });
 }
 

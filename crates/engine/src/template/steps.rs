@@ -266,6 +266,7 @@ impl Steps {
                 ..Egress::default()
             },
             security: image.security,
+            volumes: Vec::new(),
         };
         inner.driver.launch(spec).await.map_err(fault::driver)?;
         let mut env: BTreeMap<String, String> = image.env.clone();

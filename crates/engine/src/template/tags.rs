@@ -1,13 +1,17 @@
 //! Tags, and the removal of templates.
 
+use std::sync::Arc;
+
 use woodfrog_core::names::{self, TemplateRef};
 use woodfrog_types::key::Principal;
+use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::snapshot::SnapshotPurpose;
 use woodfrog_types::template::{BuildState, DEFAULT_TAG, Template};
 use woodfrog_types::{BuildId, Code, Fault, Timestamp};
 
 use crate::engine::Engine;
 use crate::fault;
+use crate::layers;
 use crate::sandbox::{shelf, warm};
 use crate::template::api::no_build;
 use crate::view::BuildView;
@@ -92,6 +96,7 @@ impl Engine {
         let removed = self.inner.store.template_remove(&template.id).await;
         removed.map_err(fault::store)?;
         warm::forget(&self.inner, &template).await;
+        layers::collect_later(&self.inner);
         Ok(())
     }
 
@@ -104,8 +109,14 @@ impl Engine {
                 SnapshotPurpose::Checkpoint => format!("the snapshot {}", snapshot.id),
                 SnapshotPurpose::Sleep { sandbox } => {
                     let record = self.record_of(sandbox).await?;
-                    match record.filter(|record| shelf::names(record, &snapshot.id)) {
-                        Some(sleeper) => format!("the sandbox {}, which sleeps,", sleeper.id),
+                    let needed = |record: &Arc<Sandbox>| {
+                        // One that runs, and is saved meanwhile, comes back from that if it is lost.
+                        let saved = record.sleep.checkpoint_every.is_some()
+                            && record.last_snapshot.as_ref() == Some(&snapshot.id);
+                        saved || shelf::names(record, &snapshot.id)
+                    };
+                    match record.filter(needed) {
+                        Some(saved) => format!("the sandbox {}, which is saved in one,", saved.id),
                         None => continue,
                     }
                 }

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::BaseError;
 use super::recipe::Recipe;
@@ -114,14 +117,31 @@ fn command(recipe: &Recipe, scratch: &Path, script: &Path, options: &Path) -> Co
     command
 }
 
+/// Waits until there is something to read, or nothing more to come. Most of a build passes before
+/// the first byte of its archive, and nobody should wait for that who gives up.
+fn wait_readable(archive: &impl AsFd, cancelled: &Cancelled) -> io::Result<()> {
+    let every = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    while !cancelled.is_set() {
+        let mut fds = [PollFd::new(archive, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&every)))? > 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 fn compress(
-    mut archive: impl io::Read,
+    mut archive: impl io::Read + AsFd,
     output: &File,
     cancelled: &Cancelled,
 ) -> Result<(), BaseError> {
     let mut encoder = zstd::Encoder::new(output, 3)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
+        wait_readable(&archive, cancelled)?;
         if cancelled.is_set() {
             return Err(BaseError::Cancelled);
         }

@@ -173,6 +173,7 @@ fn bench(
             } else {
                 vec![]
             },
+            directories: Vec::new(),
             oom_score_adj: None,
         };
         let begun = Instant::now();

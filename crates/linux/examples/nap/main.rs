@@ -172,6 +172,7 @@ impl<'a> Nap<'a> {
             network: NetworkMode::Owned,
             images: &self.images(),
             external: &[],
+            trees: &[],
             group: None,
             timeout: TIMEOUT,
         };
@@ -227,6 +228,7 @@ fn spec(upper: &str, layers: Vec<String>, masked: bool) -> LaunchSpec {
         listen: None,
         masked: if masked { default_masked() } else { vec![] },
         readonly: vec![],
+        directories: Vec::new(),
         oom_score_adj: None,
     }
 }

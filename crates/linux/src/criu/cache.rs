@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use rustix::mount::{
 };
 
 use super::find::Criu;
+use super::rpc::ExternalTree;
 use super::worker::spec;
 use crate::process::{kill, wait_ended};
 use crate::spawn::spawn;
 
-const RUN: &str = "/run";
+pub(super) const RUN: &str = "/run";
 const FILE: &str = "/run/criu.kdat";
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -50,15 +52,26 @@ impl Criu {
         Ok(())
     }
 
-    /// Gives the calling thread, which ends soon, a `/run` with what is known.
-    pub(super) fn enter_cache(&self) -> io::Result<()> {
-        match &self.cache {
-            Some(bytes) => {
-                own_run()?;
-                fs::write(FILE, bytes)
-            }
-            None => Ok(()),
+    /// Gives the calling thread, which ends soon, a `/run` with what is known, and with these
+    /// mounts at their places.
+    pub(super) fn enter_own(&self, trees: &[ExternalTree]) -> io::Result<()> {
+        let known = match &self.cache {
+            Some(bytes) => Some(bytes.to_vec()),
+            None if trees.is_empty() => return Ok(()),
+            // What CRIU has there itself would be hidden.
+            None => read().ok(),
+        };
+        own_run()?;
+        if let Some(known) = known {
+            fs::write(FILE, known)?;
         }
+        for tree in trees {
+            let place = tree.place();
+            fs::DirBuilder::new().mode(0o755).create(&place)?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(&tree.tree, "", rustix::fs::CWD, &place, flags)?;
+        }
+        Ok(())
     }
 
     /// One that can reach these paths: without what is known, if a `/run` of its own would hide any.
@@ -85,6 +98,13 @@ impl Criu {
         let end = rustix::process::WaitOptions::empty();
         rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(process.pid), end))?;
         Ok(())
+    }
+}
+
+impl ExternalTree {
+    /// Where the worker has it, and only the worker: whoever may be there reaches it.
+    pub(super) fn place(&self) -> String {
+        format!("{RUN}/{}", self.name)
     }
 }
 

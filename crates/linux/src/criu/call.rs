@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::find::Criu;
 use super::proto::{Answer, Message, kind};
 use super::refusal::Refusal;
-use super::rpc::{LOG_FILE, Notice, Notify, POST_DUMP, RpcError, SETUP_NAMESPACES};
+use super::rpc::{ExternalTree, LOG_FILE, Notice, Notify, POST_DUMP, RpcError, SETUP_NAMESPACES};
 use super::worker::{COMPLAINTS, Worker};
 use crate::cgroup::Group;
 use crate::fdpass::{recv_with_fds, send_with_fds};
@@ -35,6 +35,8 @@ pub(super) struct Call<'a> {
     pub(super) timeout: Duration,
     /// Who pays for the memory.
     pub(super) group: Option<&'a Group>,
+    /// What the worker finds at [`ExternalTree::place`].
+    pub(super) trees: &'a [ExternalTree],
 }
 
 impl Call<'_> {
@@ -45,7 +47,7 @@ impl Call<'_> {
         netns: Option<BorrowedFd<'_>>,
         notify: Notify<'_>,
     ) -> Result<Answer, RpcError> {
-        let mut worker = Worker::start(criu, netns, self.work)?;
+        let mut worker = Worker::start(criu, netns, self.trees, self.work)?;
         let charged = match self.group {
             Some(group) => Some(group.charge(worker.pid())?),
             None => None,

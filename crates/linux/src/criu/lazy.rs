@@ -1,13 +1,17 @@
 //! Restores that do not wait for memory: the processes go on at once, and a page comes when it is
 //! touched, or when its turn is. Until all are in, a daemon of CRIU's serves them from the images.
 //!
+//! A daemon that ends too early leaves memory that reads as zeros. So how it ended must be known to
+//! whoever comes next, even if the one who started it is gone: a shell around it writes it down.
+//!
 //! The restored processes ask for their pages through `userfaultfd`, from inside a user namespace.
 //! The kernel allows that only with `vm.unprivileged_userfaultfd=1`.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{WaitOptions, waitpid};
@@ -15,8 +19,8 @@ use rustix::process::{WaitOptions, waitpid};
 use super::find::Criu;
 use super::rpc::{Images, Notify, RestoreSpec, RpcError, restore_with};
 use super::worker::spec;
-use crate::process::{kill, wait_ended};
-use crate::spawn::{Spawned, Stdio, spawn};
+use crate::process::{Identity, kill, wait_ended};
+use crate::spawn::{SpawnSpec, Spawned, Stdio, spawn};
 
 const SYSCTL: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 const LOG_FILE: &str = "lazy-pages.log";
@@ -33,6 +37,16 @@ pub enum LazyPages {
     NotAllowed,
     /// The kernel has no `userfaultfd`.
     Missing,
+}
+
+/// What the shell does: a daemon that loses it ends, and how the daemon ended is on disk before the
+/// shell is gone.
+const KEEPER: &str = r#"setpriv --pdeathsig KILL -- "$@"; echo $? > "$0""#;
+const ALL_IN: &str = "0";
+
+/// Whether a daemon that has ended said in `outcome` that all pages are in.
+pub fn pages_are_in(outcome: &Path) -> bool {
+    fs::read_to_string(outcome).is_ok_and(|text| text.trim_end() == ALL_IN)
 }
 
 /// Looks at this machine.
@@ -56,22 +70,34 @@ pub fn allow_lazy_pages() -> io::Result<()> {
 
 /// The daemon that brings the rest of the memory of a restored sandbox. It ends by itself when
 /// all is in. As long as it has not, the sandbox must not be checkpointed, the images must stay,
-/// and the end of the daemon would leave the sandbox's processes waiting for ever.
+/// and the end of the daemon would leave the sandbox without its memory.
 ///
-/// Dropping this kills it if it still runs, so the sandbox is to be ended before.
+/// Dropping this kills it if it still runs, so the sandbox is to be ended before; or else it is to
+/// be [released](Self::release).
 #[derive(Debug)]
 pub struct PageDaemon {
-    process: Spawned,
-    ended: bool,
+    /// `None` once it has ended or was released.
+    process: Option<Spawned>,
+    outcome: PathBuf,
 }
 
 impl PageDaemon {
-    /// Starts it and waits until it can be asked.
-    fn start(criu: &Criu, images: &Images, timeout: Duration) -> Result<Self, RpcError> {
+    /// Starts it and waits until it can be asked. How it ended will be in the file `outcome`.
+    ///
+    /// # Errors
+    /// It does not come up; nothing of it is left.
+    pub fn start(
+        criu: &Criu,
+        images: &Images,
+        outcome: &Path,
+        timeout: Duration,
+    ) -> Result<Self, RpcError> {
         // An earlier one's.
-        match fs::remove_file(images.work.join(SOCKET)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        for old in [&images.work.join(SOCKET), outcome] {
+            match fs::remove_file(old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
         }
         let (ready, tells) = crate::launcher::pipe()?;
         let arguments = [
@@ -91,9 +117,10 @@ impl PageDaemon {
         if let Stdio::Fds { stdout, .. } = &mut order.stdio {
             *stdout = tells;
         }
+        keep(&mut order, outcome)?;
         let daemon = Self {
-            process: spawn_apart(criu, order)?,
-            ended: false,
+            process: Some(spawn_apart(criu, order)?),
+            outcome: outcome.to_owned(),
         };
         let said = wait_ended(ready.as_fd(), timeout)?;
         // A byte when it listens; the end of the pipe when it has ended instead.
@@ -110,9 +137,23 @@ impl PageDaemon {
         }
     }
 
-    /// A descriptor that becomes readable when it ends.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.process.pidfd.as_fd()
+    /// Who it is, for those who come later; `None` once it has ended.
+    ///
+    /// # Errors
+    /// It ended meanwhile, or the kernel does not say.
+    pub fn identity(&self) -> io::Result<Option<Identity>> {
+        let pid = |process: &Spawned| process.pid.as_raw_nonzero().get().unsigned_abs();
+        self.process
+            .as_ref()
+            .map(pid)
+            .map(Identity::read)
+            .transpose()
+    }
+
+    /// Lets it go on by itself: a descriptor that becomes readable when it ends, and is to be
+    /// reaped then. Whether all pages are in tells [`pages_are_in`]. `None` if it has ended.
+    pub fn release(mut self) -> Option<OwnedFd> {
+        self.process.take().map(|process| process.pidfd)
     }
 
     /// Waits until all pages are in; `false` if they are not yet.
@@ -120,50 +161,62 @@ impl PageDaemon {
     /// # Errors
     /// `BrokenPipe` if it has ended otherwise: the sandbox lacks pages for good and is to be ended.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<bool> {
-        if self.ended {
-            return Ok(true);
+        if let Some(process) = &self.process {
+            if !wait_ended(process.pidfd.as_fd(), timeout)? {
+                return Ok(false);
+            }
+            let pid = process.pid;
+            rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))?;
+            self.process = None;
         }
-        if !wait_ended(self.as_fd(), timeout)? {
-            return Ok(false);
-        }
-        self.ended = true;
-        let pid = self.process.pid;
-        let status = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))?;
-        match status.and_then(|(_, status)| status.exit_status()) {
-            Some(0) => Ok(true),
-            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        match pages_are_in(&self.outcome) {
+            true => Ok(true),
+            false => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 }
 
 impl Drop for PageDaemon {
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if let Some(process) = &self.process {
+            // Errors mean that it is gone already.
+            let _ = kill(&process.pidfd);
+            let pid = process.pid;
+            let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
         }
-        // Errors mean that it is gone already.
-        let _ = kill(&self.process.pidfd);
-        let pid = self.process.pid;
-        let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
     }
 }
 
-/// As [`super::restore`], but returns before the memory is in. See [`lazy_pages`].
+/// Puts the shell around what was to be started.
+fn keep(order: &mut SpawnSpec, outcome: &Path) -> io::Result<()> {
+    let outcome = CString::new(text(outcome)?)?;
+    let keeper = [
+        c"/bin/sh".to_owned(),
+        c"-c".to_owned(),
+        CString::new(KEEPER)?,
+    ];
+    let program = std::mem::take(&mut order.argv);
+    order.argv = keeper.into_iter().chain([outcome]).chain(program).collect();
+    order.program = c"/bin/sh".to_owned();
+    Ok(())
+}
+
+/// As [`super::restore`], but returns before the memory is in, which this daemon of the same images
+/// brings. See [`lazy_pages`].
 pub fn restore_lazily(
     criu: &Criu,
     spec: &RestoreSpec<'_>,
+    _daemon: &PageDaemon,
     notify: Notify<'_>,
-) -> Result<(u32, PageDaemon), RpcError> {
-    let daemon = PageDaemon::start(criu, spec.images, spec.timeout)?;
-    let init = restore_with(criu, spec, true, notify)?;
-    Ok((init, daemon))
+) -> Result<u32, RpcError> {
+    restore_with(criu, spec, true, notify)
 }
 
-/// In a thread that ends afterwards, for [`Criu::enter_cache`].
-fn spawn_apart(criu: &Criu, order: crate::spawn::SpawnSpec) -> Result<Spawned, RpcError> {
+/// In a thread that ends afterwards, for [`Criu::enter_own`].
+fn spawn_apart(criu: &Criu, order: SpawnSpec) -> Result<Spawned, RpcError> {
     std::thread::scope(|scope| {
         let started = scope.spawn(|| -> Result<Spawned, RpcError> {
-            criu.enter_cache()?;
+            criu.enter_own(&[])?;
             Ok(spawn(order)?)
         });
         let panicked = |_| Err(io::Error::other("thread panicked").into());

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +40,16 @@ pub struct ExternalMount {
     pub name: String,
     /// At a dump the path inside; at a restore a mount on the host that takes its place.
     pub path: String,
+}
+
+/// A mount that is not part of the checkpoint, to be given back: the worker has it where the
+/// sandbox's root can reach it, which a path of the host's need not be, and nobody else.
+#[derive(Debug)]
+pub struct ExternalTree {
+    /// Its name in the checkpoint: letters, digits and `-`.
+    pub name: String,
+    /// A mount that belongs to no mount table; it stays with the sandbox.
+    pub tree: OwnedFd,
 }
 
 /// Whose the sandbox's network namespace is.
@@ -98,6 +108,8 @@ pub struct RestoreSpec<'a> {
     pub images: &'a Images,
     /// Mounts that were left out.
     pub external: &'a [ExternalMount],
+    /// As those, by descriptor. Not where the root file system is below `/run`.
+    pub trees: &'a [ExternalTree],
     /// The sandbox's cgroups, for its processes to be born in: what they take is the sandbox's
     /// from the first page on. They must not be frozen. Without, the processes are where the
     /// calling process is.
@@ -198,6 +210,7 @@ pub fn check(criu: &Criu, work: &Path, timeout: Duration) -> Result<(), RpcError
         work,
         timeout,
         group: None,
+        trees: &[],
     };
     call.run(criu, None, &mut |_| Ok(())).map(drop)
 }
@@ -223,6 +236,7 @@ pub fn dump(criu: &Criu, spec: &DumpSpec<'_>, notify: Notify<'_>) -> Result<(), 
         work: &spec.images.work,
         timeout: spec.timeout,
         group: None,
+        trees: &[],
     };
     let done = call.run(criu, spec.network.host(), notify);
     if let Err(RpcError::Died { .. } | RpcError::Timeout { .. } | RpcError::Io(_)) = &done {
@@ -260,15 +274,23 @@ pub(super) fn restore_with(
     for mount in spec.external {
         options = options.text(37, &format!("mnt[{}]:{}", mount.name, mount.path));
     }
+    for tree in spec.trees {
+        options = options.text(37, &format!("mnt[{}]:{}", tree.name, tree.place()));
+    }
     let call = Call {
         kind: kind::RESTORE,
         options,
         work: &spec.images.work,
         timeout: spec.timeout,
         group: spec.group,
+        trees: spec.trees,
     };
     let outside = spec.external.iter().map(|mount| Path::new(&mount.path));
     let criu = &criu.seeing(outside.chain([spec.root]));
+    if !spec.trees.is_empty() && spec.root.canonicalize()?.starts_with(super::cache::RUN) {
+        let text = "volumes cannot be given back where the data directory is below /run";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text).into());
+    }
     let owned = spec.network.host().is_none();
     let mut notify = |notice: &Notice| {
         if owned && notice.name == SETUP_NAMESPACES {

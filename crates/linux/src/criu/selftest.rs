@@ -251,6 +251,7 @@ impl<'a> Bench<'a> {
             },
             masked: default_masked(),
             readonly: vec!["/proc/sys".to_owned()],
+            directories: Vec::new(),
             oom_score_adj: None,
             listen: None,
         })
@@ -362,6 +363,7 @@ impl<'a> Bench<'a> {
             network,
             images: &self.images("restore"),
             external,
+            trees: &[],
             group: None,
             timeout: TIMEOUT,
         };

@@ -44,9 +44,7 @@ fn serve(held: &[u8]) -> io::Result<()> {
         wire.send(count);
         let said = format!("{count}\n");
         side.write_all(said.as_bytes())?;
-        let mut heard = [0; 32];
-        let len = terminal.read(&mut heard)?;
-        let heard = String::from_utf8_lossy(&heard[..len]).trim().to_owned();
+        let heard = line(&mut terminal)?;
         fs::write(WATCHED, &said)?;
         let seen = rustix::io::read(&watch, &mut [0u8; 4096][..])?;
         // Every page of it, as it was, and the file in memory.
@@ -54,6 +52,20 @@ fn serve(held: &[u8]) -> io::Result<()> {
         let whole = whole && fs::read(KEPT[1])? == b"kept";
         writeln!(client, "{count} {heard} {} {}", seen > 0, carried && whole)?;
     }
+}
+
+/// The next line without its end. A terminal may give it in pieces: the end is two characters.
+fn line(terminal: &mut File) -> io::Result<String> {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\n") {
+        let mut piece = [0; 32];
+        let len = terminal.read(&mut piece)?;
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        heard.extend_from_slice(&piece[..len]);
+    }
+    Ok(String::from_utf8_lossy(&heard).trim().to_owned())
 }
 
 /// A TCP connection to ourselves. Its data waits in the kernel from one request to the next.

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use super::find::Criu;
-use super::rpc::RpcError;
+use super::rpc::{ExternalTree, RpcError};
 use crate::caps::CapSet;
 use crate::process::{in_session, kill, wait_ended};
 use crate::spawn::{SpawnSpec, Spawned, Stdio, spawn};
@@ -38,6 +38,7 @@ impl Worker {
     pub(super) fn start(
         criu: &Criu,
         netns: Option<BorrowedFd<'_>>,
+        trees: &[ExternalTree],
         work: &Path,
     ) -> Result<Self, RpcError> {
         let (ours, theirs) = socketpair(
@@ -54,7 +55,7 @@ impl Worker {
                 if let Some(netns) = netns {
                     crate::netns::enter(netns)?;
                 }
-                criu.enter_cache()?;
+                criu.enter_own(trees)?;
                 Ok(spawn(spec)?)
             });
             let panicked = |_| Err(io::Error::other("thread panicked").into());

@@ -9,7 +9,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, FdFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -63,6 +63,8 @@ fn enter(plan: &Plan<'_>, report: &Report, go_writer: RawFd) -> Result<(), i32> 
     change_root(plan).map_err(raw)?;
     report.begin(Step::Mounts);
     mounts.attach(plan, report).map_err(raw)?;
+    report.begin(Step::Directories);
+    directories(plan, report).map_err(raw)?;
     report.begin(Step::Mask);
     mask(plan, report)?;
     report.begin(Step::Listen);
@@ -228,6 +230,39 @@ fn change_root(plan: &Plan<'_>) -> Result<(), Errno> {
     rustix::process::pivot_root(c".", c".")?;
     unmount(c".", UnmountFlags::DETACH)?;
     rustix::process::chdir(c"/")
+}
+
+/// Attaches the host's directories. What is missing on the way is made as the sandbox's root; what
+/// leads elsewhere by a symbolic link, or off the root file system, is refused.
+fn directories(plan: &Plan<'_>, report: &Report) -> Result<(), Errno> {
+    for (item, directory) in (0..).zip(&plan.directories) {
+        report.item(item);
+        let mut place = None;
+        for path in &directory.way {
+            place = Some(match open_place(path) {
+                Err(Errno::NOENT) => {
+                    rustix::fs::mkdir(path.as_c_str(), Mode::from_raw_mode(0o755))?;
+                    open_place(path)?
+                }
+                opened => opened?,
+            });
+        }
+        let place = place.ok_or(Errno::INVAL)?;
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&directory.tree, c"", &place, c"", flags)?;
+    }
+    Ok(())
+}
+
+fn open_place(path: &CStr) -> Result<OwnedFd, Errno> {
+    openat2(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
+    )
 }
 
 fn mask(plan: &Plan<'_>, report: &Report) -> Result<(), i32> {

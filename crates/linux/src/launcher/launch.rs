@@ -7,8 +7,10 @@ use std::time::Duration;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::message::{CgroupJoin, Failure, LISTEN_FD, LaunchSpec, Launched, Network, Timing};
-use super::plan::Plan;
+use super::message::{
+    CgroupJoin, Directory, Failure, LISTEN_FD, LaunchSpec, Launched, Network, Timing,
+};
+use super::plan::{Attached, Plan};
 use super::report::{Report, Shared, Step, now};
 use super::{InNetns, child, pipe};
 use crate::netns::OwnedPair;
@@ -16,6 +18,9 @@ use crate::overlay::{self, OverlayError};
 use crate::process::{Identity, kill, wait_ended};
 use crate::seccomp::Filter;
 use crate::sys::{self, Forked};
+
+/// The most directories of the host's in one sandbox.
+const MAX_DIRECTORIES: usize = 64;
 
 /// How long the child may take to reach its program.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -76,6 +81,8 @@ pub(super) fn launch(
     clock.mark("overlay");
     let (root, _) = overlay::mount(&spec.layers, &spec.upper_dir, tools.mapping)
         .map_err(|e| root_failure(&e))?;
+    clock.mark("directories");
+    let directories = directories(spec, tools.mapping)?;
     clock.mark("network namespace");
     let network = Namespaces::of(spec, given)?;
     let failed = |step: &'static str| move |e: io::Error| Failure::io(step, None, &e);
@@ -95,7 +102,7 @@ pub(super) fn launch(
         None => None,
     };
     clock.mark("prepare");
-    let plan = Plan::new(spec, tools.filter, root, sysfs, go)?;
+    let plan = Plan::new(spec, tools.filter, root, sysfs, directories, go)?;
     clock.mark("clone");
     let mut child = || -> () { child::run(&plan, shared.report(), go_writer.as_raw_fd()) };
     let (pid, pidfd) = network
@@ -123,6 +130,23 @@ pub(super) fn launch(
             Err(failure)
         }
     }
+}
+
+/// Id-mapped copies of the host's directories.
+fn directories(spec: &LaunchSpec, mapping: BorrowedFd<'_>) -> Result<Vec<Attached>, Failure> {
+    if spec.directories.len() > MAX_DIRECTORIES {
+        return Err(Failure::refused("request", "too many directories"));
+    }
+    let attached = |directory: &Directory| {
+        let tree = map_directory(&directory.source, mapping)?;
+        Attached::new(tree, &directory.path)
+    };
+    spec.directories.iter().map(attached).collect()
+}
+
+pub(super) fn map_directory(source: &str, mapping: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    crate::idmap::mapped_directory(source, mapping)
+        .map_err(|e| Failure::io("map a directory", Some(source), &e))
 }
 
 pub(super) fn root_failure(error: &OverlayError) -> Failure {
@@ -273,6 +297,7 @@ fn watch(
 fn failed_path(spec: &LaunchSpec, plan: &Plan<'_>, step: Step, item: usize) -> Option<String> {
     match step {
         Step::Exec => Some(spec.program.clone()),
+        Step::Directories => spec.directories.get(item).map(|one| one.path.clone()),
         Step::Mounts => child::ATTACHED
             .get(item)
             .map(|path| path.to_string_lossy().into_owned()),

@@ -43,6 +43,14 @@ pub enum Call {
         /// Host id of the sandbox's root.
         uid_base: u32,
     },
+    /// Id-map a directory for a sandbox without starting anything (see
+    /// [`crate::idmap::mapped_directory`]).
+    MapDirectory {
+        /// The directory.
+        source: String,
+        /// Host id of the sandbox's root.
+        uid_base: u32,
+    },
     /// Kill a sandbox of this launcher; answered when every process of it is gone.
     Destroy(DestroySpec),
 }
@@ -84,9 +92,25 @@ pub struct LaunchSpec {
     pub masked: Vec<String>,
     /// Paths inside to make read-only.
     pub readonly: Vec<String>,
+    /// Directories of the host's that it sees and writes.
+    #[serde(default)]
+    pub directories: Vec<Directory>,
     /// `oom_score_adj` of init, set if the launcher may.
     pub oom_score_adj: Option<i16>,
 }
+
+/// A directory of the host's in a sandbox, with the sandbox's ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The directory.
+    pub source: String,
+    /// Where it goes: absolute and plain. What is missing is made. Symbolic links on the way are
+    /// refused, and so is what is not on the root file system.
+    pub path: String,
+}
+
+/// The step of a [`Failure`] that is about one of [`LaunchSpec::directories`], whose path it has.
+pub const DIRECTORIES_STEP: &str = "mount directories";
 
 /// Where init finds the socket of [`LaunchSpec::listen`].
 pub const LISTEN_FD: i32 = 3;
@@ -155,6 +179,8 @@ pub enum Event {
     Netns,
     /// A root file system. Carries the mount.
     Overlay,
+    /// An id-mapped directory. Carries the mount.
+    Directory,
     /// A sandbox is gone, as asked.
     Destroyed {
         /// How its init ended.

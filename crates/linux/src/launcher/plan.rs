@@ -24,6 +24,7 @@ pub(super) struct Plan<'a> {
     pub(super) rlimits: &'a [ResourceLimit],
     pub(super) masked: Vec<Masked>,
     pub(super) readonly: Vec<CString>,
+    pub(super) directories: Vec<Attached>,
     /// Of `/run` with `/dev/shm`.
     pub(super) memory_size: CString,
     pub(super) inodes: CString,
@@ -57,6 +58,31 @@ impl Listen {
     }
 }
 
+/// A directory to be attached inside.
+pub(super) struct Attached {
+    pub(super) tree: OwnedFd,
+    /// The place, and before it all that is above it, from the top.
+    pub(super) way: Vec<CString>,
+}
+
+impl Attached {
+    pub(super) fn new(tree: OwnedFd, path: &str) -> Result<Self, Failure> {
+        let part = |part: &str| part.is_empty() || part == "." || part == "..";
+        let Some(names) = path.strip_prefix('/') else {
+            return Err(Failure::refused("request", "a path that is not absolute"));
+        };
+        if names.split('/').any(part) {
+            return Err(Failure::refused("request", "a path that is not plain"));
+        }
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
+        let way = ends.chain([path.len()]).map(|end| c(&path[..end]));
+        Ok(Self {
+            tree,
+            way: way.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 pub(super) enum Masked {
     File(CString),
     Directory(CString),
@@ -76,6 +102,7 @@ impl<'a> Plan<'a> {
         filter: &'a Filter,
         root: OwnedFd,
         sysfs: Option<OwnedFd>,
+        directories: Vec<Attached>,
         go: OwnedFd,
     ) -> Result<Self, Failure> {
         if spec.masked.len() > MAX_PATHS || spec.readonly.len() > MAX_PATHS {
@@ -107,6 +134,7 @@ impl<'a> Plan<'a> {
                 .iter()
                 .map(|path| c(path))
                 .collect::<Result<_, _>>()?,
+            directories,
             memory_size: c(&spec.tmpfs.run.saturating_add(spec.tmpfs.shm).to_string())?,
             inodes: c(&spec.tmpfs.inodes.to_string())?,
             listen: spec.listen.as_deref().map(Listen::new).transpose()?,

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::message::DIRECTORIES_STEP;
+
 /// What the child does, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -16,6 +18,7 @@ pub(super) enum Step {
     Filesystems,
     Root,
     Mounts,
+    Directories,
     Mask,
     Listen,
     Hostname,
@@ -26,7 +29,7 @@ pub(super) enum Step {
     Exec,
 }
 
-pub(super) const STEPS: [(Step, &str); 15] = [
+pub(super) const STEPS: [(Step, &str); 16] = [
     (Step::Wait, "wait for the launcher"),
     (Step::Identity, "take ids"),
     (Step::CgroupNamespace, "cgroup namespace"),
@@ -34,6 +37,7 @@ pub(super) const STEPS: [(Step, &str); 15] = [
     (Step::Filesystems, "make file systems"),
     (Step::Root, "change root"),
     (Step::Mounts, "attach file systems"),
+    (Step::Directories, DIRECTORIES_STEP),
     (Step::Mask, "mask paths"),
     (Step::Listen, "listen"),
     (Step::Hostname, "host name"),

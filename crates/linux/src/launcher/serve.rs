@@ -126,6 +126,7 @@ impl Launcher<'_> {
                 upper_dir,
                 uid_base,
             } => self.mount(&layers, &upper_dir, uid_base).map(Some),
+            Call::MapDirectory { source, uid_base } => self.map(&source, uid_base).map(Some),
             Call::Destroy(spec) => self.destroy(&spec.id, seq).map(|()| None),
         };
         match done {
@@ -216,6 +217,12 @@ impl Launcher<'_> {
         let (mount, _) = crate::overlay::mount(layers, upper_dir, mapping)
             .map_err(|e| super::launch::root_failure(&e))?;
         Ok((Event::Overlay, Some(mount)))
+    }
+
+    fn map(&mut self, source: &str, base: u32) -> Result<(Event, Option<OwnedFd>), Failure> {
+        self.prepare_mapping(base)?;
+        let mount = super::launch::map_directory(source, self.mappings[&base].as_fd())?;
+        Ok((Event::Directory, Some(mount)))
     }
 
     /// Kills; the answer follows the end.

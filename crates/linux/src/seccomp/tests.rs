@@ -177,3 +177,17 @@ fn a_verdict_is_found_in_few_steps() {
         assert!(steps <= 18, "{number} takes {steps}");
     }
 }
+
+#[test]
+fn no_subvolumes_are_made_whatever_is_switched_on() {
+    for policy in [SeccompPolicy::default(), all()] {
+        let ioctl = |request: u64| answer(policy, libc::SYS_ioctl, with(1, request));
+        for request in [0x5000_940e, 0x5000_9418, 0x5000_9401, 0x5000_9417] {
+            assert_eq!(ioctl(request), EPERM, "{request:#x}");
+        }
+        // Copies of files that share blocks.
+        for request in [0x4004_9409, 0x4020_940d, 0xc018_9436] {
+            assert_eq!(ioctl(request), ALLOW, "{request:#x}");
+        }
+    }
+}

@@ -163,6 +163,7 @@ impl Bench {
             listen: None,
             masked: default_masked(),
             readonly: vec!["/proc/sys".to_owned()],
+            directories: Vec::new(),
             oom_score_adj: None,
         }
     }

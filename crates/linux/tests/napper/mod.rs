@@ -163,8 +163,11 @@ impl Napper {
     }
 
     pub(crate) fn restore_lazily(&mut self) -> Result<PageDaemon, RpcError> {
+        let outcome = self.path("paged");
         self.restore_by(None, |criu, spec| {
-            restore_lazily(criu, spec, &mut |_| Ok(()))
+            let daemon = PageDaemon::start(criu, spec.images, &outcome, spec.timeout)?;
+            let init = restore_lazily(criu, spec, &daemon, &mut |_| Ok(()))?;
+            Ok((init, daemon))
         })
     }
 
@@ -197,6 +200,7 @@ impl Napper {
             network: NetworkMode::Owned,
             images: &self.images(),
             external: &[],
+            trees: &[],
             group,
             timeout: self.timeout,
         };

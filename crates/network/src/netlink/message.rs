@@ -118,6 +118,11 @@ impl Message {
         self.0.extend([0; 8]);
     }
 
+    /// A part of a header of another kind.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
     pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.nest(kind, |m| m.0.extend(value));
     }

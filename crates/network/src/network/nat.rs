@@ -16,9 +16,12 @@ use crate::names::Names;
 use crate::netlink::Netlink;
 use crate::nft::script::{self, Table};
 use crate::nft::{Nft, NftError};
-use crate::policy::EgressPolicy;
+use crate::policy::{EgressPolicy, PolicyError};
+use crate::proxy::Dialer;
 use crate::registry::Registry;
+use crate::route::Route;
 use crate::services::{self, Services};
+use crate::trust::Trust;
 use crate::uplink::{self, Uplinks};
 
 /// See [`super::Network`].
@@ -28,6 +31,7 @@ pub(super) struct Nat {
     nft: Nft,
     services: Services,
     registry: Arc<Registry>,
+    dialer: Arc<Dialer>,
     mtu: u32,
     warnings: Vec<String>,
     /// What the kernel's rules say. The lock also keeps transactions in order.
@@ -52,7 +56,8 @@ impl Nat {
         let (uplinks, guarded) = ways_out(&config, &earlier)?;
         services::add_address(config.subnet)?;
         let (deny, exempt) = (config.deny.clone(), config.allow.clone());
-        let registry = Arc::new(Registry::new(config.subnet, deny, exempt));
+        let proxies = config.proxies.clone();
+        let registry = Arc::new(Registry::new(config.subnet, deny, exempt, proxies));
         let mut rules = Rules {
             guarded,
             ..Rules::default()
@@ -66,7 +71,14 @@ impl Nat {
             Some(list) => Upstreams::Fixed(list.clone()),
             None => Upstreams::Host,
         });
-        let services = services::start(config.subnet, &registry, &upstreams).await;
+        let dialer = Arc::new(Dialer::new(
+            Arc::clone(&registry),
+            Arc::clone(&upstreams),
+            Trust::new(config.extra_roots.clone()),
+        ));
+        let authority = Arc::clone(&config.authority);
+        let services = services::start(config.subnet, &registry, &upstreams, &dialer, authority);
+        let services = services.await;
         let services = services.map_err(SetupError::Listen)?;
         let warnings = firewall_warnings(&nft).await;
         let leaving = StdMutex::default();
@@ -78,6 +90,7 @@ impl Nat {
             nft,
             services,
             registry,
+            dialer,
             mtu,
             warnings,
             rules: rules_lock,
@@ -135,6 +148,17 @@ impl Nat {
             return Err(UpdateError::NotAttached(slot));
         }
         Ok(self.set_policy(slot, policy).await?)
+    }
+
+    pub(super) async fn check_route(&self, policy: &EgressPolicy) -> Result<(), PolicyError> {
+        let Route::Proxy(proxy) = &policy.route else {
+            return Ok(());
+        };
+        let found = self.dialer.proxy_addresses(proxy).await;
+        found.map(drop).map_err(|error| PolicyError::Invalid {
+            field: "egressProxy",
+            reason: error.to_string(),
+        })
     }
 
     pub(super) fn detach(nat: &Arc<Self>, slot: u32) {

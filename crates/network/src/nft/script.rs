@@ -22,6 +22,8 @@ pub(crate) struct ServicePorts {
     pub(crate) http: u16,
     /// Egress proxy for port 443.
     pub(crate) tls: u16,
+    /// Egress proxy for all other ports.
+    pub(crate) any: u16,
 }
 
 /// What the table is made from.
@@ -83,6 +85,7 @@ fn base(table: &Table<'_>) -> String {
         dns_tcp,
         http,
         tls,
+        any,
     } = table.ports;
     let (deny, allow) = (elements(table.deny), elements(table.allow));
     let guarded = match table.guarded {
@@ -124,10 +127,11 @@ fn base(table: &Table<'_>) -> String {
     ip daddr {service} iifname != "lo" iifname != {all} drop
   }}
   chain sandbox_to_host {{
-    iifname @no_dns ip daddr {service} goto refuse
+    iifname @no_dns ip daddr {service} udp dport {dns_udp} goto refuse
+    iifname @no_dns ip daddr {service} tcp dport {dns_tcp} goto refuse
     ip daddr {service} udp dport {dns_udp} accept
     ip daddr {service} tcp dport {dns_tcp} accept
-    iifname @proxied ip daddr {service} tcp dport {{ {http}, {tls} }} accept
+    iifname @proxied ip daddr {service} tcp dport {{ {http}, {tls}, {any} }} accept
     ct state established,related ct direction reply accept
     goto refuse
   }}
@@ -161,48 +165,99 @@ pub(crate) fn policy_rules(table: &Table<'_>, slot: u32, policy: &EgressPolicy) 
         return String::new();
     }
     let (name, interface) = (table.names.table(), table.names.interface(slot));
-    let allowed: Vec<_> = policy.allowed_ranges().collect();
     let chain = format!("p_{slot}");
     let mut text = format!("add chain inet {name} {chain}\n");
-    let rule = |text: &mut String, chain: &str, rule: &str| {
+    for rule in forwarding(policy) {
         let _ = writeln!(text, "add rule inet {name} {chain} {rule}");
-    };
-    if let Some(found) = matching(&allowed) {
-        rule(&mut text, &chain, &format!("{found} accept"));
     }
-    if policy.denies_everything() {
-        rule(&mut text, &chain, "goto refuse");
-    } else if let Some(found) = matching(&policy.deny) {
-        rule(&mut text, &chain, &format!("{found} goto refuse"));
-    }
-    rule(&mut text, &chain, "accept");
-    let _ = writeln!(
-        text,
-        "add element inet {name} policies {{ \"{interface}\" : goto {chain} }}"
-    );
-    if policy.domains().next().is_some() {
-        let (service, chain) = (table.subnet.service(), format!("n_{slot}"));
-        let _ = writeln!(text, "add chain inet {name} {chain}");
-        if let Some(found) = matching(&allowed) {
-            rule(&mut text, &chain, &format!("{found} return"));
-        }
-        for (port, to) in [(80, table.ports.http), (443, table.ports.tls)] {
-            rule(
-                &mut text,
-                &chain,
-                &format!("tcp dport {port} dnat ip to {service}:{to}"),
-            );
-        }
-        let element = format!("redirects {{ \"{interface}\" : goto {chain} }}");
-        let _ = writeln!(text, "add element inet {name} {element}");
+    let mut element = |set: &str, verdict: &str| {
         let _ = writeln!(
             text,
-            "add element inet {name} proxied {{ \"{interface}\" }}"
+            "add element inet {name} {set} {{ \"{interface}\"{verdict} }}"
         );
-    } else if policy.denies_everything() {
-        let _ = writeln!(text, "add element inet {name} no_dns {{ \"{interface}\" }}");
+    };
+    element("policies", &format!(" : goto {chain}"));
+    if policy.denies_everything() && policy.domains().next().is_none() {
+        element("no_dns", "");
     }
+    if !policy.is_redirected() {
+        return text;
+    }
+    let chain = format!("n_{slot}");
+    element("proxied", "");
+    let _ = writeln!(text, "add chain inet {name} {chain}");
+    for rule in redirection(table, policy) {
+        let _ = writeln!(text, "add rule inet {name} {chain} {rule}");
+    }
+    let _ = writeln!(
+        text,
+        "add element inet {name} redirects {{ \"{interface}\" : goto {chain} }}"
+    );
     text
+}
+
+/// What becomes of packets that leave the sandbox by the kernel alone.
+fn forwarding(policy: &EgressPolicy) -> Vec<String> {
+    let mut rules = Vec::new();
+    if policy.is_tunnelled() {
+        // What was open before there was a proxy, too.
+        rules.push("meta l4proto tcp goto refuse".to_owned());
+    }
+    if policy.is_tunnelled() || policy.has_rules() {
+        // HTTP/3 would come by neither; clients fall back at once.
+        rules.push("udp dport 443 goto refuse".to_owned());
+    }
+    let allowed: Vec<_> = policy.allowed_ranges().collect();
+    if let Some(found) = matching(&allowed) {
+        rules.push(format!("{found} accept"));
+    }
+    if policy.denies_everything() {
+        rules.push("goto refuse".to_owned());
+    } else if let Some(found) = matching(&policy.deny) {
+        rules.push(format!("{found} goto refuse"));
+    }
+    rules.push("accept".to_owned());
+    rules
+}
+
+/// What comes by the server instead. What the ranges deny does not, so that it is refused like
+/// everything that is denied; a name may still allow it.
+fn redirection(table: &Table<'_>, policy: &EgressPolicy) -> Vec<String> {
+    let (service, ports) = (table.subnet.service(), table.ports);
+    let to = |port: u16, own: u16| format!("tcp dport {port} dnat ip to {service}:{own}");
+    let web = [to(80, ports.http), to(443, ports.tls)];
+    let allowed: Vec<_> = policy.allowed_ranges().collect();
+    let named = policy.domains().next().is_some();
+    if named && !policy.has_rules() && !policy.is_tunnelled() {
+        let direct = matching(&allowed).map(|found| format!("{found} return"));
+        return direct.into_iter().chain(web).collect();
+    }
+    let mut rules = Vec::new();
+    if named {
+        // The name decides; where the client wanted to go does not matter.
+        rules.extend(web.clone());
+    }
+    rules.push("ip daddr != @exempt ip daddr @always_denied return".to_owned());
+    rules.push(format!("ip daddr {} return", table.subnet.range()));
+    rules.push("fib daddr type local return".to_owned());
+    let except = unmatching(&allowed);
+    let denied = match policy.denies_everything() {
+        true => Some(String::new()),
+        false => matching(&policy.deny),
+    };
+    if let Some(denied) = denied {
+        rules.push(format!("{except} {denied} return").trim().to_owned());
+    }
+    if !named && policy.has_rules() {
+        rules.extend(web);
+    }
+    if policy.is_tunnelled() {
+        rules.push(format!(
+            "meta l4proto tcp dnat ip to {service}:{}",
+            ports.any
+        ));
+    }
+    rules
 }
 
 /// Removes exactly what [`policy_rules`] added for the same arguments.
@@ -223,10 +278,11 @@ pub(crate) fn remove_policy(names: &Names, slot: u32, policy: &EgressPolicy) -> 
         }
     };
     remove("policies", Some('p'));
-    if policy.domains().next().is_some() {
+    if policy.is_redirected() {
         remove("redirects", Some('n'));
         remove("proxied", None);
-    } else if policy.denies_everything() {
+    }
+    if policy.denies_everything() && policy.domains().next().is_none() {
         remove("no_dns", None);
     }
     text
@@ -239,6 +295,14 @@ fn matching(ranges: &[Cidr]) -> Option<String> {
         [] => None,
         [first, ..] if first.1 == 0 => Some("meta nfproto ipv4".to_owned()),
         _ => Some(format!("ip daddr {{ {} }}", join(&ranges))),
+    }
+}
+
+/// A match on everything but the IPv4 ranges of a list; empty when there are none.
+fn unmatching(ranges: &[Cidr]) -> String {
+    match v4(ranges) {
+        ranges if ranges.is_empty() => String::new(),
+        ranges => format!("ip daddr != {{ {} }}", join(&ranges)),
     }
 }
 

@@ -1,34 +1,36 @@
-//! Accepts, peeks, decides, splices.
+//! Accepts, peeks, decides; then splices, or has headers set.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
+use super::decide::{Target, Verdict, decide, goes_on};
+use super::dial::{DialError, Dialer};
+use super::exchange::{Exchange, Scheme};
+use super::forward::Begun;
 use super::{Peek, http, tls};
-use crate::dns::Upstreams;
-use crate::domain;
+use crate::authority::Authority;
 use crate::policy::EgressPolicy;
 use crate::quota::Quota;
 use crate::registry::{PolicyWatch, Registry};
 
 /// Connections at once, over all sandboxes and per port.
 const MAX_CONNECTIONS: usize = 4096;
-/// Of these, one sandbox's, over both ports.
+/// Of these, one sandbox's, over all ports.
 const MAX_PER_SANDBOX: usize = 512;
 /// How much of a connection is read to find the name.
 const MAX_PEEK: usize = 16 * 1024;
 /// How long the client may take to send it.
 const PEEK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one address of the host may take to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many addresses of a host are tried.
-const MAX_ADDRESSES: usize = 4;
+/// How long a connection waits for what the server is not told yet after a start.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after a failed `accept`.
 const FAULT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,8 @@ const FAULT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Protocol {
     Http,
     Tls,
+    /// Whatever it is: nothing is read.
+    Any,
 }
 
 impl Protocol {
@@ -44,13 +48,16 @@ impl Protocol {
         match self {
             Self::Http => http::peek(data),
             Self::Tls => tls::peek(data),
+            Self::Any => Peek::Nameless,
         }
     }
 
+    /// Where hosts that are looked up are connected to.
     const fn port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Tls => 443,
+            Self::Any => 0,
         }
     }
 
@@ -58,29 +65,36 @@ impl Protocol {
         match self {
             Self::Http => http::FORBIDDEN,
             Self::Tls => tls::DENIED,
+            Self::Any => &[],
         }
-    }
-}
-
-/// The name to connect to, when the policy allows it: pure.
-fn decide(policy: &EgressPolicy, peek: &Peek) -> Option<String> {
-    match peek {
-        Peek::Host(host) => domain::normalise(host).filter(|host| policy.allows_name(host)),
-        Peek::Incomplete | Peek::Nameless => None,
     }
 }
 
 pub(crate) struct Proxy {
     registry: Arc<Registry>,
-    upstreams: Arc<Upstreams>,
+    dialer: Arc<Dialer>,
+    authority: Arc<Authority>,
     each: Arc<Quota>,
 }
 
+/// A connection of a sandbox, and what its first bytes were.
+struct Accepted {
+    client: TcpStream,
+    head: Vec<u8>,
+    protocol: Protocol,
+    slot: u32,
+}
+
 impl Proxy {
-    pub(crate) fn new(registry: Arc<Registry>, upstreams: Arc<Upstreams>) -> Self {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        dialer: Arc<Dialer>,
+        authority: Arc<Authority>,
+    ) -> Self {
         Self {
             registry,
-            upstreams,
+            dialer,
+            authority,
             each: Quota::new(MAX_PER_SANDBOX),
         }
     }
@@ -111,113 +125,165 @@ impl Proxy {
         peer: IpAddr,
         protocol: Protocol,
     ) -> io::Result<()> {
-        let Some((slot, mut policy)) = self.registry.of_peer(peer) else {
+        let Some((slot, mut watch)) = self.registry.of_peer(peer) else {
             return Ok(());
         };
         let Some(_share) = self.each.take(slot) else {
             return refuse(client, protocol).await;
         };
-        let (head, peek) = timeout(PEEK_TIMEOUT, read_head(&mut client, protocol)).await??;
-        let decision = decide(&policy.borrow_and_update(), &peek);
-        let Some(host) = decision else {
-            tracing::debug!(slot, ?peek, "egress refused by policy");
+        client.set_nodelay(true)?;
+        let wanted = wanted(&client);
+        let (head, peek) = read_head(&mut client, protocol).await?;
+        let Some(policy) = known(&mut watch).await else {
             return refuse(client, protocol).await;
         };
-        let Some(mut server) = self.connect(&host, protocol.port()).await? else {
-            tracing::debug!(slot, host, "egress refused: only forbidden addresses");
-            return refuse(client, protocol).await;
+        let verdict = decide(&policy, &peek, protocol.port(), wanted);
+        let accepted = Accepted {
+            client,
+            head,
+            protocol,
+            slot,
         };
-        server.write_all(&head).await?;
+        let over = over(watch.clone(), &policy, &verdict, |policy| {
+            decide(policy, &peek, protocol.port(), wanted)
+        });
+        let work = async {
+            match &verdict {
+                Verdict::Refuse => {
+                    tracing::debug!(slot, ?peek, "egress refused by policy");
+                    refuse(accepted.client, protocol).await
+                }
+                Verdict::Pass(target) => self.pass(accepted, &policy, target).await,
+                Verdict::Change(target) => self.change(accepted, watch, target).await,
+            }
+        };
         tokio::select! {
-            copied = copy_bidirectional(&mut client, &mut server) => copied.map(drop),
-            () = forbidden(&mut policy, &peek) => Ok(()),
+            done = work => done,
+            () = over => Ok(()),
         }
     }
 
-    /// A connection to the first of the host's permitted addresses that answers; `None` when
-    /// there is no permitted one. Where the client meant to go does not matter.
-    async fn connect(&self, host: &str, port: u16) -> io::Result<Option<TcpStream>> {
-        let mut failure = None;
-        for ip in self
-            .upstreams
-            .resolve(host)
-            .await?
-            .into_iter()
-            .take(MAX_ADDRESSES)
-        {
-            let address = SocketAddr::new(IpAddr::V4(ip), port);
-            if !self.registry.operator_allows(ip) || is_local(address).await {
-                continue;
+    /// Bytes go through as they are.
+    async fn pass(
+        &self,
+        accepted: Accepted,
+        policy: &EgressPolicy,
+        target: &Target,
+    ) -> io::Result<()> {
+        let slot = accepted.slot;
+        let mut server = match self.dialer.dial(slot, policy, target).await {
+            Ok(server) => server,
+            Err(DialError::Forbidden) => {
+                tracing::debug!(slot, ?target, "egress refused: only forbidden addresses");
+                return refuse(accepted.client, accepted.protocol).await;
             }
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(Some(stream)),
-                Ok(Err(error)) => failure = Some(error),
-                Err(_) => failure = Some(io::ErrorKind::TimedOut.into()),
+            // Closed without a word that could be taken for the server's.
+            Err(error) => return reset(&accepted.client).and(Err(io::Error::other(error))),
+        };
+        server.write_all(&accepted.head).await?;
+        server.flush().await?;
+        let mut client = accepted.client;
+        copy_bidirectional(&mut client, &mut server).await.map(drop)
+    }
+
+    /// Requests are read, changed and sent to the host that they are for.
+    async fn change(
+        &self,
+        accepted: Accepted,
+        watch: PolicyWatch,
+        target: &Target,
+    ) -> io::Result<()> {
+        let Target::Name { host, .. } = target else {
+            return refuse(accepted.client, accepted.protocol).await;
+        };
+        let slot = accepted.slot;
+        let client = Begun::new(accepted.head, accepted.client);
+        let scheme = match accepted.protocol {
+            Protocol::Tls => Scheme::Https,
+            Protocol::Http | Protocol::Any => Scheme::Http,
+        };
+        let dialer = Arc::clone(&self.dialer);
+        let exchange = Exchange::new(dialer, watch, slot, host, target.clone(), scheme);
+        match scheme {
+            Scheme::Http => exchange.serve(client).await,
+            Scheme::Https => {
+                let config = self.authority.server(host).map_err(io::Error::other)?;
+                let accept = TlsAcceptor::from(config).accept(client);
+                exchange.serve(timeout(PEEK_TIMEOUT, accept).await??).await
             }
         }
-        failure.map_or(Ok(None), Err)
     }
 }
 
+/// Where the client wanted to go before it was sent here.
+fn wanted(client: &TcpStream) -> Option<SocketAddrV4> {
+    let address = rustix::net::sockopt::ip_original_dst(client).ok()?;
+    // Who came here by itself wanted nothing else.
+    let here = client.local_addr().ok()?;
+    (SocketAddr::V4(address) != here).then_some(address)
+}
+
+/// Reads until there is a name. A client that says nothing, or that waits to be spoken to, is
+/// nameless.
 async fn read_head(client: &mut TcpStream, protocol: Protocol) -> io::Result<(Vec<u8>, Peek)> {
-    let mut head = Vec::with_capacity(2048);
-    loop {
-        if client.read_buf(&mut head).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match protocol.peek(&head) {
-            Peek::Incomplete if head.len() < MAX_PEEK => {}
-            Peek::Incomplete => return Ok((head, Peek::Nameless)),
-            peek => return Ok((head, peek)),
-        }
+    let mut head = Vec::new();
+    if protocol == Protocol::Any {
+        return Ok((head, Peek::Nameless));
     }
+    head.reserve(2048);
+    let read = async {
+        loop {
+            if client.read_buf(&mut head).await? == 0 {
+                return Ok(Peek::Nameless);
+            }
+            match protocol.peek(&head) {
+                Peek::Incomplete if head.len() < MAX_PEEK => {}
+                Peek::Incomplete => return Ok(Peek::Nameless),
+                peek => return Ok(peek),
+            }
+        }
+    };
+    let peek = timeout(PEEK_TIMEOUT, read).await;
+    let peek = peek.unwrap_or(Ok::<_, io::Error>(Peek::Nameless))?;
+    Ok((head, peek))
+}
+
+/// The policy, once all of it is known.
+async fn known(watch: &mut PolicyWatch) -> Option<Arc<EgressPolicy>> {
+    let wait = watch.wait_for(|policy| policy.is_known());
+    let policy = timeout(KNOWN_TIMEOUT, wait).await;
+    let policy = policy.ok()?.ok()?;
+    Some(Arc::clone(&policy))
 }
 
 /// Tells the client in its own protocol.
 async fn refuse(mut client: TcpStream, protocol: Protocol) -> io::Result<()> {
+    if protocol == Protocol::Any {
+        return reset(&client);
+    }
     timeout(PEEK_TIMEOUT, client.write_all(protocol.refusal())).await??;
     client.shutdown().await
 }
 
-/// Whether the address is one of the host's own: then a connection to it starts from it.
-async fn is_local(address: SocketAddr) -> bool {
-    let probe = async {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
-        socket.connect(address).await?;
-        socket.local_addr()
-    };
-    // Without a route there is no connection either.
-    probe
-        .await
-        .is_ok_and(|local: SocketAddr| local.ip() == address.ip())
+/// The connection is reset when it is dropped.
+fn reset(client: &TcpStream) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_linger(
+        client,
+        Some(Duration::ZERO),
+    )?)
 }
 
 /// Returns once the policy in force no longer allows the connection, or the sandbox left.
-async fn forbidden(policy: &mut PolicyWatch, peek: &Peek) {
-    while policy.changed().await.is_ok() {
-        if decide(&policy.borrow_and_update(), peek).is_none() {
+async fn over(
+    mut watch: PolicyWatch,
+    policy: &EgressPolicy,
+    verdict: &Verdict,
+    judge: impl Fn(&EgressPolicy) -> Verdict,
+) {
+    while watch.changed().await.is_ok() {
+        let now = Arc::clone(&watch.borrow_and_update());
+        if !goes_on((policy, verdict), (&now, &judge(&now))) {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn decisions() {
-        let policy = EgressPolicy {
-            internet: false,
-            allow: vec![crate::policy::AllowRule::Domain(
-                "*.example.com".parse().unwrap(),
-            )],
-            ..EgressPolicy::default()
-        };
-        let ask = |host: &str| decide(&policy, &Peek::Host(host.to_owned()));
-        assert_eq!(ask("A.example.com").as_deref(), Some("a.example.com"));
-        assert_eq!(ask("example.com"), None);
-        assert_eq!(ask("127.0.0.1"), None);
-        assert_eq!(decide(&policy, &Peek::Nameless), None);
     }
 }

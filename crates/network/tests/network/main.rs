@@ -3,4 +3,7 @@
 
 mod attach;
 mod policy;
+mod rules;
 mod support;
+mod tunnel;
+mod web;

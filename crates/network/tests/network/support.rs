@@ -6,12 +6,13 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use woodfrog_network::{
-    Attachment, EgressPolicy, Network, NetworkConfig, NetworkMode, choose_subnet,
+    Attachment, Authority, EgressPolicy, Network, NetworkConfig, NetworkMode, choose_subnet,
 };
 
 pub(crate) const INTERNET: [&str; 4] = [
@@ -29,6 +30,8 @@ pub(crate) struct World {
     pub(crate) tag: String,
     namespaces: Vec<String>,
     pub(crate) instance: String,
+    /// For the authority.
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -40,6 +43,7 @@ impl World {
             tag: format!("wft{pid}x{n}"),
             namespaces: Vec::new(),
             instance,
+            folder: tempfile::tempdir().unwrap(),
         };
         let (host, inet) = (world.add("host"), world.add("inet"));
         run(&[
@@ -113,6 +117,9 @@ impl World {
             subnet: self.run_in("host", || choose_subnet().unwrap().unwrap()),
             deny: woodfrog_network::default_denied(),
             allow: Vec::new(),
+            proxies: Vec::new(),
+            authority: Arc::new(Authority::open(self.folder.path()).unwrap()),
+            extra_roots: Vec::new(),
             uplinks: Vec::new(),
             dns_upstreams: Some(vec![format!("{DNS_SERVER}:53").parse().unwrap()]),
             nft: None,
@@ -139,15 +146,21 @@ impl World {
         })
     }
 
-    /// A TCP server that says which address and port it was reached at, then echoes.
-    pub(crate) fn tcp_server(&self, name: &str, address: &str) {
+    /// A listener in a namespace.
+    pub(crate) fn listen(&self, name: &str, address: &str) -> TcpListener {
         let netns = self.netns(name);
         let address: SocketAddr = address.parse().unwrap();
         let listener = std::thread::spawn(move || {
             enter(&netns);
             TcpListener::bind(address).unwrap()
         });
-        let listener = listener.join().unwrap();
+        listener.join().unwrap()
+    }
+
+    /// A TCP server that says which address and port it was reached at, then echoes.
+    pub(crate) fn tcp_server(&self, name: &str, address: &str) {
+        let listener = self.listen(name, address);
+        let address: SocketAddr = address.parse().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
@@ -261,6 +274,21 @@ impl Drop for World {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
         }
     }
+}
+
+/// Runs something blocking in a namespace, away from the runtime that serves sandboxes.
+pub(crate) async fn inside<T: Send + 'static>(
+    netns: OwnedFd,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let apart = move || {
+        let thread = std::thread::spawn(move || {
+            enter(&netns);
+            work()
+        });
+        thread.join().unwrap()
+    };
+    tokio::task::spawn_blocking(apart).await.unwrap()
 }
 
 pub(crate) fn enter(netns: &OwnedFd) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Fixture, boot_id, guest, in_time, launched, not_found, spec, traceless};
 use crate::{
-    Capability, CheckpointSpec, Checkpointed, Driver, DriverError, LaunchSpec, RestoreSpec, Result,
-    SnapshotHealth, Then,
+    Capability, CheckpointSpec, Checkpointed, Driver, DriverError, LaunchSpec, Outbound,
+    RestoreSpec, Result, SnapshotHealth, Then,
 };
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::snapshot::SnapshotContent::{Filesystem, Memory};
@@ -36,7 +36,7 @@ async fn has(driver: &dyn Driver, capability: Capability) -> bool {
     }
 }
 
-async fn checkpoint(
+pub(super) async fn checkpoint(
     driver: &dyn Driver,
     id: &SandboxId,
     content: SnapshotContent,
@@ -54,7 +54,7 @@ async fn checkpoint(
     Ok((snapshot, taken))
 }
 
-async fn restore(
+pub(super) async fn restore(
     driver: &dyn Driver,
     launch: LaunchSpec,
     snapshot: &SnapshotId,
@@ -64,13 +64,14 @@ async fn restore(
         launch,
         snapshot: snapshot.clone(),
         content,
+        outbound: Outbound::Keep,
         timeout: Duration::from_secs(20),
     };
     let restored = in_time("restore", driver.restore(spec)).await?;
     Ok(restored.instance)
 }
 
-async fn run(driver: &dyn Driver, id: &SandboxId, script: &str) -> String {
+pub(super) async fn run(driver: &dyn Driver, id: &SandboxId, script: &str) -> String {
     let stream = driver.connect(id).await.expect("connected");
     in_time("a script", guest::script(stream, script)).await
 }

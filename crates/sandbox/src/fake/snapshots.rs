@@ -78,6 +78,18 @@ impl FakeDriver {
         self.lock().snapshots.complete.remove(snapshot);
     }
 
+    /// A complete snapshot that nobody took here: what a server before did not remove.
+    pub fn put_back(&self, snapshot: &SnapshotId, source: &SandboxId) {
+        let kept = Kept {
+            source: source.clone(),
+            content: SnapshotContent::Memory,
+            boot: "put back".to_owned(),
+            damaged: None,
+        };
+        let mut state = self.lock();
+        state.snapshots.complete.insert(snapshot.clone(), kept);
+    }
+
     pub(super) fn take_snapshot(
         &self,
         id: &SandboxId,
@@ -161,6 +173,8 @@ impl FakeDriver {
         let mut state = self.lock();
         state.snapshots.complete.remove(snapshot);
         state.snapshots.unfinished.remove(snapshot);
+        // Without it the disks of those asleep in it are of no use.
+        state.snapshots.disks.retain(|_, kept| kept != snapshot);
         drop(state);
         match fs::remove_dir_all(self.folder(snapshot)) {
             Err(error) if !none(&error) => Err(step(error)),

@@ -16,7 +16,7 @@ use woodfrog_types::session::{SessionEvent, kind};
 use woodfrog_wire::agent::problem::{Kind, Problem};
 
 use super::AgentHost;
-use super::problem::{Failure, Result};
+use super::problem::{Failure, Result, about_agent};
 use crate::session_stream::{self, Shape, frame};
 
 /// Bytes of one message of a client.
@@ -80,7 +80,18 @@ async fn send(
     let AgentSessions { sessions, scope } = &host.sessions;
     let posted = sessions
         .acp_post(scope, &server, query.agent.as_deref(), envelope, None)
-        .await?;
+        .await;
+    let posted = match posted {
+        Ok(posted) => posted,
+        Err(fault) => {
+            let agent = match query.agent {
+                Some(agent) => Some(agent),
+                // Later messages need not name it.
+                None => sessions.acp_find(scope, &server).await?.map(|it| it.agent),
+            };
+            return Err(about_agent(agent.as_deref().unwrap_or_default(), &fault));
+        }
+    };
     Ok(match posted {
         Posted::Accepted => StatusCode::ACCEPTED.into_response(),
         Posted::Response(line) => {

@@ -6,7 +6,7 @@ use axum::{Extension, Json, Router};
 use futures_util::stream::{self, StreamExt};
 use woodfrog_agents::{AgentId, Capabilities, InstallOptions, Machine, Status};
 use woodfrog_engine::GuestLease;
-use woodfrog_types::{Code, Fault};
+use woodfrog_types::Fault;
 use woodfrog_wire::agent::agents::{
     AgentCapabilities, AgentInfo, AgentList, AgentQuery, Artifact, Install, Installed,
 };
@@ -14,7 +14,7 @@ use woodfrog_wire::agent::problem::{Kind, Problem};
 
 use super::AgentHost;
 use super::extract::Json as JsonBody;
-use super::problem::{Failure, Result};
+use super::problem::{Result, about_agent};
 
 mod choices;
 mod options;
@@ -123,7 +123,7 @@ async fn install(
         }
     });
     let done = work.await.map_err(Fault::internal)?;
-    let done = done.map_err(|fault| refused(id, &fault))?;
+    let done = done.map_err(|fault| about_agent(id.as_str(), &fault))?;
     let artifact = |artifact: woodfrog_agents::Artifact| Artifact {
         kind: artifact.kind.as_str().to_owned(),
         path: artifact.path,
@@ -134,18 +134,6 @@ async fn install(
         already_installed: done.already_installed,
         artifacts: done.artifacts.into_iter().map(artifact).collect(),
     }))
-}
-
-fn refused(id: AgentId, fault: &Fault) -> Failure {
-    crate::input::log(fault);
-    let problem = Problem::from(fault).with("agent", id.as_str());
-    match fault.code {
-        Code::InstallFailed => {
-            let said = serde_json::json!({ "stderr": fault.message });
-            problem.with("details", said).into()
-        }
-        _ => problem.into(),
-    }
 }
 
 fn capabilities(of: Capabilities) -> AgentCapabilities {

@@ -8,13 +8,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Request, Uri};
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 use woodfrog_sessions::Scope;
 use woodfrog_types::key::Principal;
 use woodfrog_types::{Fault, SandboxId};
 use woodfrog_wire::agent::problem::Problem;
 
 use super::{AgentHost, AgentSessions, Failure, HostState, auth};
+use crate::door::{self, Grant};
 use crate::gateway::DataPlane;
 use crate::state::App;
 
@@ -63,7 +64,11 @@ impl AgentFace {
             let face = face.clone();
             async move { Ok::<_, Infallible>(face.by_path(request).await) }
         });
-        Router::new().nest_service(PATH, service)
+        let router = Router::new().nest_service(PATH, service);
+        match &self.0.app.options.agent_cors {
+            Some(cors) => router.layer(cors.clone()),
+            None => router,
+        }
     }
 
     /// Answers a request whose path begins with a sandbox's name.
@@ -87,6 +92,21 @@ impl AgentFace {
         token: &str,
         request: Request<Body>,
     ) -> Response {
+        let Some(cors) = &self.0.app.options.agent_cors else {
+            return self.for_host(sandbox, token, request).await;
+        };
+        let (face, token) = (self.clone(), token.to_owned());
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (face, sandbox, token) = (face.clone(), sandbox.clone(), token.clone());
+            async move { Ok::<_, Infallible>(face.for_host(sandbox, &token, request).await) }
+        });
+        match cors.layer(service).oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    async fn for_host(&self, sandbox: SandboxId, token: &str, request: Request<Body>) -> Response {
         let given = auth::presented(request.headers(), request.uri());
         if given.is_some_and(|given| crate::envd::auth::same(given.as_bytes(), token.as_bytes())) {
             return self.serve(sandbox, None, request).await;
@@ -101,7 +121,7 @@ impl AgentFace {
         }
         let credentials = credentials(&request);
         match self.resolve(named, credentials).await {
-            Ok((sandbox, principal)) => self.serve(sandbox, Some(principal), request).await,
+            Ok((sandbox, principal, grant)) => self.enter(sandbox, principal, grant, request).await,
             Err(fault) => Failure::from(fault).into_response(),
         }
     }
@@ -111,14 +131,35 @@ impl AgentFace {
         &self,
         named: Result<Named, Fault>,
         credentials: HeaderMap,
-    ) -> Result<(SandboxId, Principal), Fault> {
+    ) -> Result<(SandboxId, Principal, Grant), Fault> {
         let app = &self.0.app;
-        let principal = app.principal(&credentials).await?;
+        let (principal, grant) = door::principal(app, &credentials, None).await?;
         let sandbox = match named? {
             Named::Sandbox(id) => app.engine.sandbox_fetch(&principal, &id).await?.sandbox.id,
             Named::Default => app.engine.agent_sandbox(&principal).await?,
         };
-        Ok((sandbox, principal))
+        Ok((sandbox, principal, grant))
+    }
+
+    /// Lets a known principal in, as far as they may.
+    async fn enter(
+        &self,
+        sandbox: SandboxId,
+        principal: Principal,
+        grant: Grant,
+        mut request: Request<Body>,
+    ) -> Response {
+        let action = door::agent_action(request.method(), request.uri().path());
+        let call = door::Call {
+            face: "agent",
+            action,
+            target: sandbox.to_string(),
+            request_id: door::request_id(&request),
+        };
+        request.extensions_mut().insert(grant.clone());
+        let serve = |request| self.serve(sandbox, Some(principal.clone()), request);
+        let app = &self.0.app;
+        door::enter::<Failure, _>(app, call, principal.clone(), grant, request, serve).await
     }
 
     async fn serve(
@@ -173,6 +214,7 @@ impl HostStates {
 /// The fields that say who asks, with the token that a WebSocket's address may hold.
 fn credentials(request: &Request<Body>) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    let workspace = request.headers().get(door::WORKSPACE).cloned();
     for name in ["x-api-key", "authorization"] {
         if let Some(value) = request.headers().get(name) {
             headers.insert(name, value.clone());
@@ -183,6 +225,9 @@ fn credentials(request: &Request<Body>) -> HeaderMap {
         && let Ok(value) = format!("Bearer {token}").parse()
     {
         headers.insert(http::header::AUTHORIZATION, value);
+    }
+    if let Some(workspace) = workspace {
+        headers.insert(door::WORKSPACE, workspace);
     }
     headers
 }

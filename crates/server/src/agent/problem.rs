@@ -49,6 +49,21 @@ impl From<Fault> for Failure {
     }
 }
 
+/// A fault about this agent: says which, and what it said last.
+pub(super) fn about_agent(agent: &str, fault: &Fault) -> Failure {
+    crate::input::log(fault);
+    let problem = Problem::from(fault);
+    match fault.code {
+        Code::UnsupportedAgent | Code::AgentNotInstalled => problem.with("agent", agent),
+        Code::InstallFailed | Code::AgentExited => {
+            let said = serde_json::json!({ "stderr": fault.message });
+            problem.with("agent", agent).with("details", said)
+        }
+        _ => problem,
+    }
+    .into()
+}
+
 /// The general rule; operations with rules of their own look at the code first.
 impl From<GuestError> for Failure {
     fn from(error: GuestError) -> Self {

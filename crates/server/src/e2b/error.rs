@@ -43,6 +43,7 @@ impl E2bError {
 
 impl From<Fault> for E2bError {
     fn from(fault: Fault) -> Self {
+        let fault = woodfrog_wire::e2b::network::named_as_here(fault);
         crate::input::log(&fault);
         Self {
             status: StatusCode::from_u16(fault.code.http_status())

@@ -5,6 +5,7 @@ use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use woodfrog_engine::{CreateSandbox, DeadlineChange, SandboxView};
 use woodfrog_types::key::Principal;
+use woodfrog_types::sleep::SleepChanges;
 use woodfrog_wire::e2b::sandbox::{
     self as wire, Generation, NewSandbox, Refresh, Sandbox, SandboxDetail, SetTimeout, Tokens,
 };
@@ -57,9 +58,10 @@ async fn create(
         timeout: Some(request.timeout(generation)?),
         on_timeout: request.on_timeout(),
         auto_resume: request.auto_resume(),
-        sleep: None,
+        sleep: SleepChanges::default(),
         network: request.take_network()?,
         secure: request.is_secure(generation),
+        volumes: request.take_volumes(),
         resources: None,
         idempotency_key: idempotency_key(headers)?,
         template: source(principal, request.template_id),

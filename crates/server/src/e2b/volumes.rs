@@ -42,7 +42,10 @@ async fn create(
     Extension(principal): Extension<Principal>,
     Body(request): Body<NewVolume>,
 ) -> Result<(StatusCode, Json<VolumeAndToken>)> {
-    let made = app.engine.volume_create(&principal, &request.name).await?;
+    let made = app
+        .engine
+        .volume_create(&principal, &request.name, None)
+        .await?;
     Ok((StatusCode::CREATED, Json(reply(made))))
 }
 

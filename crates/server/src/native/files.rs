@@ -1,7 +1,7 @@
 //! Files of a sandbox.
 
 mod content;
-mod range;
+pub(super) mod range;
 mod watch;
 
 use axum::extract::State;

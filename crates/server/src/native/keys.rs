@@ -1,4 +1,6 @@
-//! API keys: for principals with the admin scope.
+//! API keys.
+
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -7,11 +9,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use woodfrog_engine::NewKey;
 use woodfrog_types::key::Principal;
-use woodfrog_types::{Code, Fault, Timestamp, WorkspaceId};
-use woodfrog_wire::native::key::{CreatedKey, Keys, NewKey as NewKeyBody};
+use woodfrog_types::workspace::{Role, UserId};
+use woodfrog_types::{Code, Fault, Timestamp};
+use woodfrog_wire::native::key::{CreatedKey, Keys, NewKey as NewKeyBody, Rotation};
 use woodfrog_wire::native::problem::Problem;
 
-use super::extract::{Json as Body, Segments};
+use super::extract::{Json as Body, OptionalJson, Segments};
 use super::problem::Result;
 use crate::state::App;
 
@@ -19,9 +22,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(revoke))
+        .routes(routes!(rotate))
 }
 
-/// All keys.
+/// The keys of the workspace; with admin scope, all.
 #[utoipa::path(
     get, path = "/keys", operation_id = "key_list", tag = "keys",
     responses((status = 200, body = Keys), (status = "default", body = Problem))
@@ -46,7 +50,7 @@ async fn create(
     Body(request): Body<NewKeyBody>,
 ) -> Result<(StatusCode, Json<CreatedKey>)> {
     let workspace = match request.workspace {
-        None => WorkspaceId::default_workspace(),
+        None => principal.workspace.clone(),
         Some(id) => id
             .parse()
             .map_err(|_| Fault::invalid("workspace", "workspace is not a workspace id"))?,
@@ -55,11 +59,43 @@ async fn create(
         name: request.name,
         workspace,
         scope: request.scope.into(),
+        user: request.user.as_deref().map(user).transpose()?,
+        role: request.role.map_or(Role::Member, Into::into),
+        reach: request.reach.into(),
         expires_at: request.expires_at.map(Timestamp::from_millis),
     };
     let made = app.engine.key_create(&principal, wanted).await?;
     let reply = CreatedKey::new(made.key, &made.secret_hex);
     Ok((StatusCode::CREATED, Json(reply)))
+}
+
+/// Gives a key a new secret; the one before is taken for a while. The reply is the only one that
+/// has the new one.
+#[utoipa::path(
+    post, path = "/keys/{id}/rotate", operation_id = "key_rotate", tag = "keys",
+    params(("id" = String, Path)), request_body = Rotation,
+    responses((status = 200, body = CreatedKey), (status = "default", body = Problem))
+)]
+async fn rotate(
+    State(app): State<App>,
+    Extension(principal): Extension<Principal>,
+    Segments(id): Segments<String>,
+    OptionalJson(request): OptionalJson<Rotation>,
+) -> Result<Json<CreatedKey>> {
+    let id = id
+        .parse()
+        .map_err(|_| Fault::new(Code::KeyNotFound, "no such key"))?;
+    let grace = request.grace_seconds.map_or(GRACE, Duration::from_secs);
+    let made = app.engine.key_rotate(&principal, &id, grace).await?;
+    Ok(Json(CreatedKey::new(made.key, &made.secret_hex)))
+}
+
+/// How long the secret before a rotation is taken if the request does not say.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+
+fn user(name: &str) -> std::result::Result<UserId, Fault> {
+    let text = "a user's name has 1 to 100 printable characters";
+    UserId::parse(name).ok_or_else(|| Fault::invalid("user", text))
 }
 
 /// Revokes a key; requests with it fail from now on.

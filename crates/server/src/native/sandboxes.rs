@@ -76,11 +76,12 @@ async fn create(
         timeout: request.timeout()?,
         on_timeout: request.on_timeout.into(),
         auto_resume: request.auto_resume,
-        sleep: Some(request.sleep.over(app.engine.sleep_default())?),
+        sleep: request.sleep.changes()?,
         metadata: request.metadata,
         env: request.env,
         network: request.network.into(),
         secure: request.secure.unwrap_or(true),
+        volumes: request.volumes.into_iter().map(Into::into).collect(),
         resources,
         idempotency_key: idempotency_key(&headers)?,
     };

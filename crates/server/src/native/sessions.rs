@@ -23,7 +23,9 @@ use super::problem::{Failure, Result};
 use crate::state::App;
 
 mod log;
+mod rewind;
 mod socket;
+mod workspace;
 
 /// Bytes of an author's name.
 const AUTHOR_BYTES_MAX: usize = 256;
@@ -40,7 +42,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(end))
         .routes(routes!(announce))
         .merge(log::routes())
+        .merge(rewind::routes())
         .merge(socket::routes())
+        .merge(workspace::routes())
 }
 
 /// Makes a session. Its agent is started by the first prompt; its sandbox is made now, unless you

@@ -137,5 +137,6 @@ async fn gc(
     Ok(Json(GcReport {
         removed: report.removed.iter().map(ToString::to_string).collect(),
         bytes: report.bytes,
+        archive_bytes: report.archive_bytes,
     }))
 }

@@ -1,6 +1,7 @@
 //! Templates and their builds.
 
 mod import;
+mod layers;
 mod security;
 
 use axum::extract::State;
@@ -33,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(prepare))
         .merge(security::routes())
         .merge(import::routes())
+        .merge(layers::routes())
 }
 
 /// The workspace's templates and the server's, by name.

@@ -5,7 +5,9 @@
 
 use http::{HeaderMap, Method};
 use serde_json::Value;
+use woodfrog_core::access::Action;
 use woodfrog_engine::SessionCaller;
+use woodfrog_types::audit::AuditOutcome;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
 use woodfrog_types::page::PageRequest;
 use woodfrog_types::sandbox_session::SandboxSessionFilter;
@@ -13,6 +15,7 @@ use woodfrog_types::{Code, Fault};
 use woodfrog_wire::native::sandbox_session::SandboxSession;
 use woodfrog_wire::trpc::{Answer, Kind, Output, text_field};
 
+use crate::door;
 use crate::sessions;
 use crate::state::App;
 
@@ -20,12 +23,22 @@ use crate::state::App;
 const SESSIONS_MAX: usize = 1000;
 
 /// Who calls, or why that is not known: found out once for all calls of a batch.
-pub(super) struct Caller(Result<SessionCaller, Fault>);
+pub(super) struct Caller {
+    found: Result<SessionCaller, Fault>,
+    request_id: String,
+}
 
 impl Caller {
-    pub(super) async fn new(app: &App, headers: &HeaderMap) -> Self {
-        let principal = app.principal(headers).await;
-        Self(principal.and_then(|principal| sessions::caller(principal, headers)))
+    /// Counts the batch as one request.
+    pub(super) async fn new(app: &App, headers: &HeaderMap, request_id: String) -> Self {
+        let found = Self::find(app, headers).await;
+        Self { found, request_id }
+    }
+
+    async fn find(app: &App, headers: &HeaderMap) -> Result<SessionCaller, Fault> {
+        let (principal, _) = door::principal(app, headers, None).await?;
+        door::count(app, &principal).await?;
+        sessions::caller(principal, headers)
     }
 }
 
@@ -48,6 +61,15 @@ impl Procedure {
     fn named(path: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|(name, _)| *name == path).map(|(_, one)| one)
+    }
+
+    const fn action(self) -> Action {
+        match self {
+            Self::UpdateActivity => Action::SandboxSessionWrite,
+            Self::GetSession | Self::GetProjectSessions | Self::GetUserSessions => {
+                Action::SandboxSessionRead
+            }
+        }
     }
 
     const fn kind(self) -> (&'static str, Method) {
@@ -78,7 +100,8 @@ pub(super) async fn call(
         let text = format!("Unsupported {method}-request to {kind} procedure at path \"{shown}\"");
         return Kind::MethodNotSupported.answer(text, Some(&shown));
     }
-    let caller = match &caller.0 {
+    let request_id = &caller.request_id;
+    let caller = match &caller.found {
         Ok(caller) => caller,
         Err(fault) if fault.code == Code::Unauthenticated => {
             return Kind::Unauthorized.answer("Not authenticated", Some(&shown));
@@ -88,10 +111,37 @@ pub(super) async fn call(
             return Kind::of(fault.code).answer(&fault.message, Some(&shown));
         }
     };
-    match run(app, caller, procedure, input).await {
-        Ok(output) => Answer::of(output),
-        Err(issues) => Kind::BadRequest.answer(issues, Some(&shown)),
+    let target = input.and_then(|input| text_field(Some(input), "sandboxId").ok());
+    let one = door::Call {
+        face: "trpc",
+        action: procedure.action(),
+        target: target.unwrap_or_default(),
+        request_id: request_id.clone(),
+    };
+    let principal = &caller.principal;
+    if let Err(fault) = door::check(app, principal, &one).await {
+        return Kind::of(fault.code).answer(&fault.message, Some(&shown));
     }
+    let (answer, done) = match run(app, caller, procedure, input).await {
+        Ok(output) => {
+            let done = output.succeeded();
+            (Answer::of(output), done)
+        }
+        Err(issues) => (Kind::BadRequest.answer(issues, Some(&shown)), false),
+    };
+    let outcome = match done {
+        true => AuditOutcome::Done,
+        false => AuditOutcome::Failed,
+    };
+    door::note(
+        app,
+        principal,
+        &one,
+        outcome,
+        &answer.http_status().to_string(),
+    )
+    .await;
+    answer
 }
 
 /// Runs a procedure; the error is what is wrong with the input.

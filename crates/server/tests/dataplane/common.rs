@@ -198,6 +198,7 @@ impl World {
         });
         let options = Arc::new(ServerOptions {
             domain: setup.domain,
+            agent_cors: None,
         });
         let faces = Faces::new(
             Arc::clone(&plane) as Arc<dyn DataPlane>,

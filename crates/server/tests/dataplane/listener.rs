@@ -75,6 +75,7 @@ async fn tls_speaks_http_2_to_those_who_trust_the_authority() {
         axum::Router::new(),
         Arc::new(woodfrog_server::ServerOptions {
             domain: Some("box.test".into()),
+            agent_cors: None,
         }),
     );
     let shutdown = CancellationToken::new();

@@ -9,20 +9,28 @@ use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use woodfrog_engine::images::{CopyRequest, ProgressSink};
 use woodfrog_engine::{Engine, ImageError, Images, ImportSource, NewKey, Options, Ports};
+use woodfrog_runs::Pace;
 use woodfrog_sandbox::Driver;
 use woodfrog_sandbox::fake::FakeDriver;
+use woodfrog_server::agent::cors::CorsOptions;
 use woodfrog_server::{App, ServerOptions};
 use woodfrog_store::TemplateStore;
 use woodfrog_store::memory::MemoryStore;
+use woodfrog_testkit::collector::Collector;
 use woodfrog_types::key::{Principal, Scope};
 use woodfrog_types::sandbox::Resources;
 use woodfrog_types::template::{Build, BuildState, BuiltImage, DEFAULT_TAG, Template};
+use woodfrog_types::workspace::{Role, UserId};
 use woodfrog_types::{BuildId, TemplateId, Timestamp, WorkspaceId};
 
 use crate::reach::{Reaching, RealGuest};
+
+/// Whose pages may call the agent API.
+pub(crate) const PAGES: &str = "https://pages.frog.test";
 
 /// A server, its router and keys for it.
 pub(crate) struct Server {
@@ -53,9 +61,15 @@ impl Answer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::with_fake().await.0
+    }
+
+    /// With the driver, to be told what fails.
+    pub(crate) async fn with_fake() -> (Self, Arc<FakeDriver>) {
         let dir = tempfile::tempdir().expect("a directory");
         let driver = Arc::new(FakeDriver::new(dir.path()));
-        Self::over(driver, dir).await
+        let server = Self::over(Arc::clone(&driver) as Arc<dyn Driver>, dir).await;
+        (server, driver)
     }
 
     /// With a real guest, the same one in every sandbox.
@@ -66,6 +80,36 @@ impl Server {
             guest: RealGuest::start(dir.path()),
         };
         Self::over(Arc::new(driver), dir).await
+    }
+
+    /// The same server, with webhooks that reach these addresses.
+    pub(crate) fn with_reach(mut self, reach: woodfrog_billing::Reach) -> Self {
+        let billing = woodfrog_billing::Billing::new(&self.app.engine, reach);
+        self.app = self.app.with_billing(billing);
+        self.router = woodfrog_server::control(&self.app);
+        self
+    }
+
+    /// The same server, with a collector that is told of its runs.
+    pub(crate) fn with_traces(mut self, to: &Collector, rate: f64, pace: Pace) -> Self {
+        let options = woodfrog_otlp::Options {
+            endpoint: to.url().to_owned(),
+            headers: Default::default(),
+            gather: false,
+            service_version: "0",
+        };
+        let (exporter, sender) = woodfrog_otlp::Exporter::new(options).expect("an exporter");
+        tokio::spawn(sender.run(CancellationToken::new()));
+        self.app = self.app.with_traces(exporter, rate, pace);
+        self.router = woodfrog_server::control(&self.app);
+        self
+    }
+
+    /// The same server, with runs that are held so.
+    pub(crate) fn with_run_options(mut self, options: woodfrog_runs::Options) -> Self {
+        self.app = self.app.with_run_options(options);
+        self.router = woodfrog_server::control(&self.app);
+        self
     }
 
     /// A path in the directory that the real guest's user has as home.
@@ -80,14 +124,25 @@ impl Server {
             store,
             driver,
             images: Arc::new(Bare(dir.path().into())),
+            archive: None,
         };
         let engine = Engine::start(ports, Options::new(dir.path())).await;
         let engine = engine.expect("the engine starts");
         let (admin, other) = keys(&engine).await;
         let options = ServerOptions {
             domain: Some("frog.test".to_owned()),
+            agent_cors: CorsOptions {
+                origins: vec![PAGES.to_owned()],
+                ..CorsOptions::default()
+            }
+            .layer()
+            .expect("an origin"),
         };
-        let app = App::new(engine, options).with_spool(dir.path());
+        let files = woodfrog_runs::Files::open(&dir.path().join("artifacts")).expect("a directory");
+        let mut app = App::new(engine, options)
+            .with_spool(dir.path())
+            .with_artifacts(files);
+        app.keep_no_remains();
         Self {
             router: woodfrog_server::control(&app),
             app,
@@ -120,6 +175,12 @@ impl Server {
             .body(Body::from(body.to_owned()))
             .expect("a request");
         self.send_request(request).await
+    }
+
+    /// Sends a request; its answer is not read yet.
+    pub(crate) async fn open(&self, request: Request<Body>) -> axum::response::Response {
+        let response = self.router.clone().oneshot(request).await;
+        response.expect("infallible")
     }
 
     pub(crate) async fn send_request(&self, request: Request<Body>) -> Answer {
@@ -156,15 +217,12 @@ async fn keys(engine: &Engine) -> (String, String) {
     let admin = format!("e2b_{}", made.expect("the first").secret_hex);
     let principal = Principal {
         workspace: WorkspaceId::default_workspace(),
+        user: UserId::operator(),
+        role: Role::Owner,
         key: None,
         scope: Scope::Admin,
     };
-    let wanted = NewKey {
-        name: "other".to_owned(),
-        workspace: WorkspaceId::generate(),
-        scope: Scope::Workspace,
-        expires_at: None,
-    };
+    let wanted = NewKey::new("other", WorkspaceId::generate());
     let made = engine.key_create(&principal, wanted).await.expect("a key");
     (admin, format!("wf_{}", made.secret_hex))
 }
@@ -247,6 +305,7 @@ pub(crate) fn native_routes() -> Vec<(String, String)> {
 /// A path with its parameters filled in: `id` for the sandbox, something valid for the rest.
 pub(crate) fn fill(path: &str, id: &str) -> String {
     let filled = path
+        .replace("{workspace}", "current")
         .replace("{build}", "01890000-0000-7000-8000-000000000000")
         .replace("{process}", "1")
         .replace("{hash}", &"a".repeat(64))

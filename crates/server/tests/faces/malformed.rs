@@ -146,7 +146,17 @@ async fn bad_values_are_refused_and_leave_no_sandbox() {
         (
             r#"{"templateID":"base","volumeMounts":[{"name":"a","path":"/b"}]}"#,
             400,
-            "volumes",
+            "volume 'a' not found",
+        ),
+        (
+            r#"{"templateID":"base","volumeMounts":[{"name":"a","path":"b"}]}"#,
+            400,
+            "not absolute",
+        ),
+        (
+            r#"{"templateID":"base","volumeMounts":[{"name":"a"}]}"#,
+            400,
+            "path",
         ),
         (
             r#"{"templateID":"base","network":{"denyOut":["x.y"]}}"#,
@@ -159,14 +169,19 @@ async fn bad_values_are_refused_and_leave_no_sandbox() {
             "0.0.0.0/0",
         ),
         (
-            r#"{"templateID":"base","network":{"egressProxy":{"address":"a:1"}}}"#,
+            r#"{"templateID":"base","network":{"egressProxy":{"address":"a"}}}"#,
             400,
-            "network.egressProxy",
+            "network.egressProxy.address",
         ),
         (
-            r#"{"templateID":"base","network":{"rules":{"a.de":[{"transform":{"headers":{"x":"y"}}}]}}}"#,
+            r#"{"templateID":"base","network":{"rules":{"a.de":[{"transform":{"headers":{"x y":"y"}}}]}}}"#,
             400,
-            "network.rules",
+            "network.rules.a.de.x y",
+        ),
+        (
+            r#"{"templateID":"base","network":{"httpsPorts":[49983]}}"#,
+            400,
+            "network.httpsPorts[0]",
         ),
         (r#"{"templateID":"nosuch"}"#, 404, "nosuch"),
     ] {

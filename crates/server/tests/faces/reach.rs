@@ -184,6 +184,14 @@ impl Driver for Reaching {
         self.fake.take_upper(id).await
     }
 
+    async fn open_upper(&self, id: &SandboxId) -> Result<std::os::fd::OwnedFd> {
+        self.fake.open_upper(id).await
+    }
+
+    async fn layers_in_use(&self) -> Result<std::collections::BTreeSet<String>> {
+        self.fake.layers_in_use().await
+    }
+
     async fn shutdown(&self) {
         self.fake.shutdown().await;
     }

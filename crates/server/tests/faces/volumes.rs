@@ -188,3 +188,100 @@ async fn only_its_own_token_opens_a_volume() {
     let list = mine.call("GET", "dir?path=/", "").await.json();
     assert_eq!(list.as_array().expect("a list").len(), 1);
 }
+
+/// A sandbox of E2B's face with a volume: what was answered.
+async fn with_volume(server: &Server, key: &str, name: &str, path: &str) -> Answer {
+    let body = json!({"templateID": "base", "volumeMounts": [{"name": name, "path": path}]});
+    server
+        .send("POST", "/v2/sandboxes", Some(key), &body.to_string())
+        .await
+}
+
+#[tokio::test]
+async fn sandboxes_have_volumes_and_keep_them_from_being_removed() {
+    let server = Server::start().await;
+    let volume = Volume::make(&server, "data").await;
+    let made = with_volume(&server, &server.admin, "data", "/mnt//data/./x/").await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let id = made.json()["sandboxID"].as_str().expect("an id").to_owned();
+    let mounts = json!([{"name": "data", "path": "/mnt/data/x"}]);
+    let listed = server.call("GET", "/v2/sandboxes", "").await.json();
+    assert_eq!(listed[0]["volumeMounts"], mounts);
+    let path = format!("/sandboxes/{id}");
+    let detail = server.call("GET", &path, "").await.json();
+    assert_eq!(detail["volumeMounts"], mounts);
+    let native = server.call("GET", &format!("/api/v1{path}"), "").await;
+    assert_eq!(native.json()["volumes"], mounts);
+
+    let pause = server.call("POST", &format!("{path}/pause"), "{}").await;
+    assert_eq!(pause.status, 204, "{pause:?}");
+    let of_volume = format!("/volumes/{}", volume.id);
+    let refused = server.call("DELETE", &of_volume, "").await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+    let said = refused.json()["message"].to_string();
+    assert!(said.contains(&id) && said.contains("'data'"), "{said}");
+    let put = volume.call("PUT", "file?path=/f", "x").await;
+    assert_eq!(put.status, 201, "it is still there: {put:?}");
+    assert_eq!(server.call("DELETE", &path, "").await.status, 204);
+    assert_eq!(server.call("DELETE", &of_volume, "").await.status, 204);
+    let late = with_volume(&server, &server.admin, "data", "/data").await;
+    assert_eq!(late.status, 400, "{late:?}");
+}
+
+#[tokio::test]
+async fn volumes_of_others_are_not_mounted() {
+    let server = Server::start().await;
+    let _volume = Volume::make(&server, "data").await;
+    let other = with_volume(&server, &server.other, "data", "/data").await;
+    assert_eq!(other.status, 400, "{other:?}");
+    let unknown = with_volume(&server, &server.admin, "nothing", "/data").await;
+    assert_eq!(unknown.status, 400, "{unknown:?}");
+    let listed = server.call("GET", "/v2/sandboxes", "").await.json();
+    assert_eq!(listed, json!([]), "nothing half-made");
+}
+
+#[tokio::test]
+async fn the_native_face_has_pages_of_volumes() {
+    let server = Server::start().await;
+    let mut ids = Vec::new();
+    for name in ["b", "c", "a"] {
+        let body = json!({"name": name}).to_string();
+        let made = server.call("POST", "/api/v1/volumes", &body).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let made = made.json();
+        assert!(made["token"].is_string(), "{made}");
+        ids.push(made["id"].as_str().expect("an id").to_owned());
+    }
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/v1/volumes?limit=1{cursor}");
+        let page = server.call("GET", &path, "").await.json();
+        let items = page["items"].as_array().expect("items");
+        assert!(items[0].get("token").is_none(), "{page}");
+        names.extend(items.iter().map(|one| one["name"].to_string()));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(names, ["\"a\"", "\"b\"", "\"c\""]);
+    for reference in ["b", &ids[0]] {
+        let path = format!("/api/v1/volumes/{reference}");
+        let found = server.call("GET", &path, "").await;
+        assert_eq!(found.json()["id"], *ids[0], "{found:?}");
+        let hidden = server.send("GET", &path, Some(&server.other), "").await;
+        assert_eq!(hidden.status, 404, "{hidden:?}");
+    }
+    for query in ["limit=0", "limit=1000", "cursor=00"] {
+        let path = format!("/api/v1/volumes?{query}");
+        let bad = server.call("GET", &path, "").await;
+        assert_eq!(bad.status, 400, "{query}: {bad:?}");
+    }
+    let gone = server.call("DELETE", "/api/v1/volumes/b", "").await;
+    assert_eq!(gone.status, 204, "{gone:?}");
+    let gone = server.call("DELETE", "/api/v1/volumes/b", "").await;
+    assert_eq!(gone.status, 404, "{gone:?}");
+    let body = json!({"volumes": [{"name": "a", "path": "/a", "mode": "ro"}]}).to_string();
+    let unknown = server.call("POST", "/api/v1/sandboxes", &body).await;
+    assert_eq!(unknown.status, 400, "{unknown:?}");
+}

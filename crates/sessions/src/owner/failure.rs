@@ -24,6 +24,10 @@ pub(crate) fn failure(failure: Failure) -> Fault {
             Code::Conflict,
             "nobody waits for that answer: another was first, or it was withdrawn",
         ),
+        Failure::UnderWay => Fault::new(
+            Code::Conflict,
+            "a turn goes on, or the agent is being started; cancel it or wait for its end first",
+        ),
         Failure::Busy => Fault::new(
             Code::RateLimited,
             "too much waits for this agent already; try again when some of it is answered",

@@ -7,8 +7,8 @@ use woodfrog_acp::{AgentEnd, Conversation, Options};
 use woodfrog_types::session::{LogEnd, Session, SessionEvent, Stream, Turn, kind};
 use woodfrog_types::{Code, Fault, SessionId, Timestamp};
 
-use super::{Command, Means, Owner, fault, sent};
-use crate::agent::{Agent, Reached};
+use super::{Command, Means, Owner, Silence, fault, sent};
+use crate::agent::{self, Agent, Reached};
 
 /// Entries of one read.
 const PAGE: usize = 512;
@@ -53,6 +53,7 @@ async fn open(id: &SessionId, means: Means) -> Result<Owner, Fault> {
     if let Some(first) = since {
         recall(&mut conversation, id, &means, first, &end).await?;
     }
+    let request_timeout = means.request_timeout;
     let mut owner = Owner {
         id: id.clone(),
         means,
@@ -62,6 +63,7 @@ async fn open(id: &SessionId, means: Means) -> Result<Owner, Fault> {
         starting: None,
         waiters: HashMap::new(),
         next_waiter: 0,
+        silence: Silence::new(request_timeout),
         away: false,
         finished: Vec::new(),
     };
@@ -109,7 +111,13 @@ impl Owner {
             machines: self.means.machines.clone(),
             sandbox: session.sandbox.clone(),
         };
-        match Agent::attach(&reached, process.id, end.position.output).await {
+        let attached = async {
+            match agent::is_of(&reached, process.id, &self.id).await? {
+                true => Agent::attach(&reached, process.id, end.position.output).await,
+                false => Ok(None),
+            }
+        };
+        match attached.await {
             Ok(Some(agent)) => {
                 self.resend(&agent, end).await?;
                 self.agent = Some(agent);

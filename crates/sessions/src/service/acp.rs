@@ -62,9 +62,25 @@ impl Sessions {
         };
         let timeout = self.timeout_of(&message.envelope);
         let command = |reply| Command::Client(message, reply);
-        match self.ask(&session.id, command, timeout).await? {
+        let answer = self.ask(&session.id, command, timeout).await;
+        if let Err(fault) = &answer {
+            self.forget_stillborn(&session.id, fault).await;
+        }
+        match answer? {
             Outcome::Response(line) => Ok(Posted::Response(line)),
             Outcome::Accepted | Outcome::Failed(_) => Ok(Posted::Accepted),
+        }
+    }
+
+    /// A name is not held by an agent that cannot be had.
+    async fn forget_stillborn(&self, id: &SessionId, fault: &Fault) {
+        if !matches!(fault.code, Code::AgentNotInstalled | Code::InstallFailed) {
+            return;
+        }
+        let session = self.inner.store.session_fetch(id).await;
+        let never_ran = matches!(session, Ok(Some(session)) if session.process.is_none());
+        if never_ran && let Err(fault) = self.finish(id, "its agent cannot be had", true).await {
+            tracing::warn!(session = %id, %fault, "it holds its name");
         }
     }
 

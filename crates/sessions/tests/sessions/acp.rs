@@ -1,12 +1,15 @@
 //! Clients that speak ACP themselves.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
 use serde_json::json;
-use woodfrog_sessions::Posted;
 use woodfrog_sessions::acp::Envelope;
+use woodfrog_sessions::{Options, Posted};
 use woodfrog_types::Code;
 use woodfrog_types::session::{Source, kind};
 
-use crate::common::{World, code, kinds, prompt_params};
+use crate::common::{World, code, kinds, prompt_params, read_until};
 
 #[tokio::test]
 async fn a_prompt_is_answered_and_everything_is_in_the_log() {
@@ -59,6 +62,68 @@ async fn an_agent_that_dies_at_once_says_why() {
     assert!(
         line.contains("no luck") && line.contains("exit status 4"),
         "{line}"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_requests_unanswered_is_started_again() {
+    let options = Options {
+        request_timeout: Duration::from_millis(300),
+        ..Options::default()
+    };
+    let mut world = World::with(options).await;
+    let session = world.conversation("s").await;
+    world.signal_agents(Signal::STOP).await;
+    for asked in 0..3 {
+        let seen = world.log("s").await;
+        assert!(!kinds(&seen).contains(&kind::AGENT_EXITED), "after {asked}");
+        let params = json!({"cwd": "/", "mcpServers": []});
+        let message =
+            json!({"id": format!("in vain {asked}"), "method": "session/new", "params": params});
+        assert_eq!(code(world.post("s", message).await), Code::DeadlineExceeded);
+    }
+    let mut lines = world
+        .sessions
+        .acp_follow(&world.scope, "s", 0)
+        .await
+        .unwrap();
+    let seen = read_until(&mut lines.reader, |seen| {
+        kinds(seen).contains(&kind::AGENT_EXITED)
+    })
+    .await;
+    let why = &seen.last().unwrap().event.payload;
+    assert!(why.contains("does not answer"), "{why}");
+    world.prompt("s", &session, "hello").await;
+    assert_eq!(world.said("s").await, "mock: hello");
+}
+
+#[tokio::test]
+async fn what_was_chosen_is_chosen_again() {
+    let mut world = World::new().await;
+    let session = world.conversation("s").await;
+    for (method, params) in [
+        (
+            "session/set_mode",
+            json!({"sessionId": session, "modeId": "normal"}),
+        ),
+        (
+            "session/set_mode",
+            json!({"sessionId": session, "modeId": "plan"}),
+        ),
+        (
+            "session/set_model",
+            json!({"sessionId": session, "modelId": "mock-fast"}),
+        ),
+    ] {
+        world.call("s", method, params).await;
+    }
+    world.kill_agent_of("s").await;
+    let before = world.said("s").await.len();
+    world.prompt("s", &session, "mock: settings").await;
+    let said = world.said("s").await[before..].to_owned();
+    assert!(
+        said.contains("plan") && said.contains("mock-fast"),
+        "{said}"
     );
 }
 

@@ -91,8 +91,15 @@ impl Machines for Machine {
         Ok(None)
     }
 
-    async fn keep_turn(&self, _: &Session, _: u64) -> Result<Option<SnapshotId>, Fault> {
-        Ok(None)
+    async fn at_turn(&self, _: &Session, _: &SnapshotId) -> Result<SandboxId, Fault> {
+        Ok(SandboxId::generate())
+    }
+
+    async fn discard(&self, _: &Session, _: &SandboxId) {}
+
+    async fn keep_turn(&self, session: &Session, _: u64) -> Result<Option<SnapshotId>, Fault> {
+        let settings: Value = serde_json::from_str(&session.settings).unwrap();
+        Ok((settings["snapshots"] == "turn").then(SnapshotId::generate))
     }
 }
 
@@ -160,6 +167,10 @@ impl World {
             scope,
             next: 1,
         }
+    }
+
+    pub(crate) fn store(&self) -> Arc<MemoryStore> {
+        self.store.clone()
     }
 
     /// The server is gone, and another comes.
@@ -255,10 +266,14 @@ impl World {
     }
 
     pub(crate) async fn kill_agents(&self) {
+        self.signal_agents(rustix::process::Signal::KILL).await;
+    }
+
+    pub(crate) async fn signal_agents(&self, signal: rustix::process::Signal) {
         let agents = self.machine.client.processes().await.unwrap();
         for agent in agents.iter().filter(|agent| agent.end.is_none()) {
             let pid = rustix::process::Pid::from_raw(agent.pid.cast_signed()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            rustix::process::kill_process(pid, signal).unwrap();
         }
     }
 

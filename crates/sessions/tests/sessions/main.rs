@@ -8,3 +8,5 @@ mod acp;
 mod common;
 mod managed;
 mod readers;
+mod retention;
+mod turns;

@@ -5,21 +5,23 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use woodfrog_types::event::Level;
-use woodfrog_types::key::{ApiKey, Scope};
-use woodfrog_types::network::NetworkSpec;
+use woodfrog_types::key::{ApiKey, KeyReach, PreviousSecret, Scope};
+use woodfrog_types::network::{EgressProxy, Hidden, NetworkSpec, ProxyTls};
 use woodfrog_types::page::PageRequest;
 use woodfrog_types::sandbox::{InstanceState, OnTimeout, Resources, Sandbox, SandboxState};
+use woodfrog_types::secret::{Sealed, VolumeMount};
 use woodfrog_types::session::{
-    AgentProcess, Binding, NewSessionEvent, Session, SessionFace, SessionState, Source, Stream,
-    Turn, kind,
+    AgentProcess, Binding, Choice, NewSessionEvent, Session, SessionFace, SessionState, Source,
+    Stream, Turn, kind,
 };
 use woodfrog_types::sleep::{Fallback, Sleep, SleepCause, SleepPolicy};
 use woodfrog_types::snapshot::{
     Snapshot, SnapshotContent, SnapshotPlace, SnapshotPurpose, SnapshotSize, SnapshotState,
 };
 use woodfrog_types::template::{Build, BuildLogLine, BuildState, Template};
+use woodfrog_types::workspace::{Role, UserId};
 use woodfrog_types::{
-    BuildId, KeyId, SandboxId, SessionId, SnapshotId, TemplateId, Timestamp, WorkspaceId,
+    BuildId, KeyId, SandboxId, SessionId, SnapshotId, TemplateId, Timestamp, VolumeId, WorkspaceId,
 };
 
 use crate::records::NewEvent;
@@ -58,6 +60,7 @@ pub fn sandbox(workspace: &WorkspaceId, started_at: i64) -> Sandbox {
             archive_after: Some(Duration::from_millis(3)),
             delete_after: Some(Duration::from_millis(4)),
             fallback: Fallback::Filesystem,
+            checkpoint_every: Some(Duration::from_millis(5)),
         },
         // Only those that sleep have one.
         sleep_due: None,
@@ -72,11 +75,23 @@ pub fn sandbox(workspace: &WorkspaceId, started_at: i64) -> Sandbox {
         metadata: map(&[("user", "ann"), ("quote\"\\", "\u{1}'; --")]),
         network: network(),
         secure: true,
+        volumes: mounts(),
     }
 }
 
+/// The same at every call: records with these are compared.
+fn mounts() -> Vec<VolumeMount> {
+    let volume = format!("{}{}", VolumeId::TAG, "1".repeat(26));
+    vec![VolumeMount {
+        volume: volume.parse().expect("an id"),
+        name: "Data_1".to_owned(),
+        path: "/mnt/ü \"quoted\"".to_owned(),
+    }]
+}
+
 fn network() -> NetworkSpec {
-    let headers = vec![map(&[("x-token", "t")]), map(&[])];
+    let sealed = |bytes: &[u8]| Hidden::Sealed(Sealed(bytes.to_vec()));
+    let headers = BTreeMap::from([("x-token".to_owned(), sealed(&[0, 255, 1]))]);
     NetworkSpec {
         internet: false,
         allow_out: vec!["*.example.com".to_owned()],
@@ -85,6 +100,16 @@ fn network() -> NetworkSpec {
         allow_public_traffic: false,
         mask_request_host: Some("localhost:${PORT}".to_owned()),
         header_rules: BTreeMap::from([("example.com".to_owned(), headers)]),
+        egress_proxy: Some(EgressProxy {
+            address: "proxy.example.com:1080".to_owned(),
+            username: Some("ann".to_owned()),
+            password: Some(sealed(b"")),
+            tls: Some(ProxyTls {
+                server_name: Some("p.example.com".to_owned()),
+                ca_cert: None,
+            }),
+        }),
+        https_ports: vec![1, u16::MAX],
     }
 }
 
@@ -167,6 +192,7 @@ pub fn snapshot(workspace: &WorkspaceId, created_at: i64) -> Snapshot {
             pids: 77,
         },
         env: map(&[("PATH", "/bin"), ("MULTI", "a\nb\0c")]),
+        volumes: mounts(),
         driver: "native".to_owned(),
         size: SnapshotSize {
             memory_bytes: 300,
@@ -235,8 +261,15 @@ pub fn key(workspace: &WorkspaceId, digest: u8) -> ApiKey {
         workspace: workspace.clone(),
         name: "laptop".to_owned(),
         scope: Scope::Admin,
+        user: UserId::parse("ann \u{fc}"),
+        role: Role::Member,
+        reach: KeyReach::User,
         hint: "wf_ab".to_owned(),
         digest: [digest; 32],
+        previous: Some(PreviousSecret {
+            digest: [digest | 0x80; 32],
+            until: at(500),
+        }),
         created_at: at(i64::from(digest)),
         expires_at: Some(at(1000)),
         last_used_at: None,
@@ -270,6 +303,10 @@ pub fn session(workspace: &WorkspaceId, created_at: i64) -> Session {
             agent: "a\0".to_owned(),
             incarnation: 2,
             init: "{}".to_owned(),
+            chosen: vec![Choice {
+                method: "session/set_mode".to_owned(),
+                params: r#"{"modeId":"ü"}"#.to_owned(),
+            }],
             replay_due: Some(7),
         }],
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use woodfrog_types::key::{ApiKey, Scope};
+use woodfrog_types::key::{ApiKey, PreviousSecret, Scope};
 use woodfrog_types::{KeyId, WorkspaceId};
 
 use super::assert_constraint;
@@ -76,4 +76,45 @@ pub async fn key_touch_never_moves_back(store: S) {
     }
     let gone = store.key_touch(&KeyId::generate(), at(1)).await;
     gone.expect("no error");
+}
+
+pub async fn key_rotation_keeps_the_secret_before(store: S) {
+    let one = insert(&store, &WorkspaceId::generate(), 1).await;
+    let other = insert(&store, &WorkspaceId::generate(), 2).await;
+    let next = ApiKey {
+        digest: [7; 32],
+        hint: "wf_cd".to_owned(),
+        previous: Some(PreviousSecret {
+            digest: one.digest,
+            until: at(99),
+        }),
+        expires_at: None,
+        ..one.clone()
+    };
+    store.key_update(&next).await.expect("updated");
+    for digest in [next.digest, one.digest] {
+        let found = store.key_by_digest(&digest).await.expect("asked");
+        assert_eq!(found.as_ref(), Some(&next));
+    }
+    // The one before that is nobody's any more.
+    let before = one.previous.expect("the fixture has one").digest;
+    let found = store.key_by_digest(&before).await.expect("asked");
+    assert_eq!(found, None);
+    for taken in [one.digest, next.digest] {
+        let clash = ApiKey {
+            digest: taken,
+            ..other.clone()
+        };
+        assert_constraint(store.key_update(&clash).await);
+        let new = ApiKey {
+            id: KeyId::generate(),
+            ..clash
+        };
+        assert_constraint(store.key_insert(&new).await);
+    }
+    let gone = ApiKey {
+        digest: [8; 32],
+        ..key(&WorkspaceId::generate(), 3)
+    };
+    super::assert_not_found(store.key_update(&gone).await);
 }

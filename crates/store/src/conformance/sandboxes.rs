@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use woodfrog_types::run::RUN_LABEL;
 use woodfrog_types::sandbox::{EndReason, OnTimeout, Sandbox, SandboxState};
 use woodfrog_types::{SandboxId, WorkspaceId};
 
@@ -252,4 +253,29 @@ pub async fn sandbox_times_are_kept_to_the_millisecond(store: S) {
     insert(&store, &one).await;
     let kept = fetch(&store, &one.id).await.timeout;
     assert_eq!(kept, Some(Duration::from_millis(1)));
+}
+
+pub async fn sandbox_of_runs_lists_those_with_the_label(store: S) {
+    let mut all = Vec::new();
+    for labels in [
+        map(&[(RUN_LABEL, "rn1")]),
+        map(&[("other", "x"), (RUN_LABEL, "rn2 \"ü\"\0"), ("a", "b")]),
+        map(&[]),
+        map(&[("label", RUN_LABEL), ("\"woodfrog.run\"", ":")]),
+    ] {
+        let mut one = sandbox(&WorkspaceId::generate(), 0);
+        one.metadata = labels;
+        insert(&store, &one).await;
+        all.push(one);
+    }
+    all.truncate(2);
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    let list = async |after: Option<&SandboxId>, limit| {
+        let listed = store.sandbox_of_runs(after, limit).await;
+        listed.expect("listed")
+    };
+    assert_eq!(list(None, 10).await, all);
+    assert_eq!(list(None, 1).await, all[..1]);
+    assert_eq!(list(Some(&all[0].id), 10).await, all[1..]);
+    assert_eq!(list(Some(&all[1].id), 10).await, []);
 }

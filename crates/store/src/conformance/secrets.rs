@@ -30,6 +30,7 @@ fn volume(workspace: &WorkspaceId, name: &str) -> Volume {
         id: VolumeId::generate(),
         workspace: workspace.clone(),
         name: name.to_owned(),
+        size_bytes: (name == "a").then_some(5 << 40),
         created_at: at(1),
     }
 }

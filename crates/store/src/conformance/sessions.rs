@@ -313,6 +313,26 @@ pub async fn session_list_is_stable_under_inserts(store: S) {
     assert_eq!(old.collect::<Vec<_>>(), expected, "skipped or moved");
 }
 
+pub async fn session_scan_passes_every_session_once(store: S) {
+    let mut wanted = Vec::new();
+    for number in 0..7 {
+        let one = session(&WorkspaceId::generate(), number);
+        insert(&store, &one).await;
+        wanted.push(one.id);
+    }
+    wanted.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    let mut seen: Vec<SessionId> = Vec::new();
+    loop {
+        let part = store.session_scan(seen.last(), 3).await.expect("scanned");
+        assert!(part.len() <= 3);
+        if part.is_empty() {
+            break;
+        }
+        seen.extend(part);
+    }
+    assert_eq!(seen, wanted);
+}
+
 pub async fn session_ended_lists_the_oldest_first(store: S) {
     let ws = WorkspaceId::generate();
     let mut wanted = Vec::new();

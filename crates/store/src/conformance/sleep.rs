@@ -57,6 +57,7 @@ pub async fn sandbox_sleep_policy_is_kept_to_the_millisecond(store: S) {
         archive_after: odd,
         delete_after: odd,
         fallback: Fallback::StayPaused,
+        checkpoint_every: odd,
     };
     insert(&store, &one).await;
     let kept = store.sandbox_fetch(&one.id).await.expect("fetched");
@@ -67,6 +68,7 @@ pub async fn sandbox_sleep_policy_is_kept_to_the_millisecond(store: S) {
         archive_after: whole,
         delete_after: whole,
         fallback: Fallback::StayPaused,
+        checkpoint_every: whole,
     };
     assert_eq!(kept.expect("is there").sleep, expected);
 }

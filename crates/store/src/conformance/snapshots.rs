@@ -5,8 +5,8 @@ use std::sync::Arc;
 use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::sleep::SleepCause;
 use woodfrog_types::snapshot::{
-    Snapshot, SnapshotContent, SnapshotFilter, SnapshotPlace, SnapshotPurpose, SnapshotSize,
-    SnapshotState,
+    ArchiveId, Snapshot, SnapshotContent, SnapshotFilter, SnapshotPlace, SnapshotPurpose,
+    SnapshotSize, SnapshotState,
 };
 use woodfrog_types::{BuildId, SandboxId, SnapshotId, WorkspaceId};
 
@@ -65,8 +65,15 @@ fn purposes() -> [SnapshotPurpose; 4] {
 pub async fn snapshot_comes_back_as_it_was(store: S) {
     let ws = WorkspaceId::generate();
     for purpose in purposes() {
+        let archive = ArchiveId("00ff".to_owned());
         for (content, place) in [
-            (SnapshotContent::Memory, SnapshotPlace::Archive),
+            (
+                SnapshotContent::Memory,
+                SnapshotPlace::Archive {
+                    archive: archive.clone(),
+                },
+            ),
+            (SnapshotContent::Memory, SnapshotPlace::Both { archive }),
             (SnapshotContent::Filesystem, SnapshotPlace::Local),
         ] {
             let mut last = snapshot(&ws, 5);
@@ -74,7 +81,7 @@ pub async fn snapshot_comes_back_as_it_was(store: S) {
             insert(&store, &last).await;
             for state in states() {
                 last = snapshot_moved(&last, state);
-                (last.content, last.place) = (content, place);
+                (last.content, last.place) = (content, place.clone());
                 last.name = Some(format!("name {}", last.id));
                 update(&store, &last).await;
                 assert_eq!(fetch(&store, &last.id).await.as_ref(), Some(&last));

@@ -10,7 +10,9 @@ use crate::{EventStore, NewEvent, Result};
 #[async_trait]
 impl EventStore for MemoryStore {
     async fn event_append(&self, sandbox: &SandboxId, events: Vec<NewEvent>) -> Result<u64> {
-        Ok(append(&mut self.lock(), sandbox, events))
+        let mut state = self.lock();
+        self.fence(&state, sandbox, "event")?;
+        Ok(append(&mut state, sandbox, events))
     }
 
     async fn event_list(
@@ -56,6 +58,7 @@ pub(super) fn append(state: &mut State, sandbox: &SandboxId, events: Vec<NewEven
         .map_or(0, |event| event.seq);
     for event in events {
         last += 1;
+        super::billing::note_sandbox(state, sandbox, &event.kind, last, event.at);
         state
             .logs
             .entry(sandbox.clone())

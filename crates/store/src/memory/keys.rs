@@ -14,7 +14,7 @@ impl KeyStore for MemoryStore {
         let taken = state
             .keys
             .values()
-            .any(|other| other.id == key.id || other.digest == key.digest);
+            .any(|other| other.id == key.id || has(other, &key.digest));
         if taken {
             return Err(StoreError::Constraint { what: "key" });
         }
@@ -22,13 +22,24 @@ impl KeyStore for MemoryStore {
         Ok(())
     }
 
+    async fn key_update(&self, key: &ApiKey) -> Result<()> {
+        let mut state = self.lock();
+        let mut others = state.keys.values().filter(|other| other.id != key.id);
+        if others.any(|other| has(other, &key.digest)) {
+            return Err(StoreError::Constraint { what: "key" });
+        }
+        let known = state.keys.get_mut(&key.id);
+        let known = known.ok_or(StoreError::NotFound { what: "key" })?;
+        known.digest = key.digest;
+        known.previous = key.previous;
+        known.hint.clone_from(&key.hint);
+        known.expires_at = key.expires_at;
+        Ok(())
+    }
+
     async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>> {
         let state = self.lock();
-        Ok(state
-            .keys
-            .values()
-            .find(|key| key.digest == *digest)
-            .cloned())
+        Ok(state.keys.values().find(|key| has(key, digest)).cloned())
     }
 
     async fn key_fetch(&self, id: &KeyId) -> Result<Option<ApiKey>> {
@@ -57,4 +68,10 @@ impl KeyStore for MemoryStore {
         }
         Ok(())
     }
+}
+
+/// Whether that is the digest of one of its secrets.
+fn has(key: &ApiKey, digest: &[u8; 32]) -> bool {
+    let before = key.previous.map(|previous| previous.digest);
+    key.digest == *digest || before.as_ref() == Some(digest)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use woodfrog_types::page::{Page, PageRequest};
+use woodfrog_types::run::RUN_LABEL;
 use woodfrog_types::sandbox::{Order, Sandbox, SandboxFilter, SandboxState};
 use woodfrog_types::sleep::SleepPolicy;
 use woodfrog_types::{SandboxId, Timestamp, WorkspaceId};
@@ -29,19 +30,23 @@ impl SandboxStore for MemoryStore {
             .sandboxes
             .insert(sandbox.id.clone(), to_millis(sandbox));
         append(&mut state, &sandbox.id, events);
+        self.lease_new(&mut state, &sandbox.id);
         Ok(())
     }
 
     async fn sandbox_update(&self, sandbox: &Sandbox, events: Vec<NewEvent>) -> Result<()> {
         let mut state = self.lock();
         check_update(&state, sandbox)?;
+        self.fence(&state, &sandbox.id, WHAT)?;
         replace(&mut state, sandbox, events);
         Ok(())
     }
 
     async fn sandbox_remove(&self, id: &SandboxId, events: Vec<NewEvent>) -> Result<()> {
         let mut state = self.lock();
+        self.fence(&state, id, WHAT)?;
         if state.sandboxes.remove(id).is_some() {
+            state.holds.remove(id);
             super::sandbox_sessions::end(&mut state, id, &events);
             append(&mut state, id, events);
         }
@@ -91,6 +96,19 @@ impl SandboxStore for MemoryStore {
         Ok(self.lock().sandboxes.values().cloned().collect())
     }
 
+    async fn sandbox_of_runs(
+        &self,
+        after: Option<&SandboxId>,
+        limit: usize,
+    ) -> Result<Vec<Sandbox>> {
+        let state = self.lock();
+        let found = state.sandboxes.values().filter(|sandbox| {
+            sandbox.metadata.contains_key(RUN_LABEL)
+                && after.is_none_or(|after| sandbox.id > *after)
+        });
+        Ok(found.take(limit).cloned().collect())
+    }
+
     async fn sandbox_recover(&self) -> Result<Recovery> {
         let state = self.lock();
         let damaged = &state.damaged;
@@ -100,7 +118,13 @@ impl SandboxStore for MemoryStore {
                 .all(|one| one.id.as_ref() != Some(&sandbox.id))
         };
         Ok(Recovery {
-            sandboxes: state.sandboxes.values().filter(readable).cloned().collect(),
+            sandboxes: state
+                .sandboxes
+                .values()
+                .filter(readable)
+                .filter(|sandbox| self.has(&state, &sandbox.id))
+                .cloned()
+                .collect(),
             damaged: damaged.clone(),
         })
     }
@@ -112,6 +136,7 @@ impl SandboxStore for MemoryStore {
             .values()
             .filter_map(|sandbox| Some((sandbox.due()?, &sandbox.id)))
             .filter(|(deadline, _)| *deadline <= now)
+            .filter(|(_, id)| !self.is_elsewhere(&state, id))
             .collect();
         due.sort();
         Ok(due
@@ -123,7 +148,9 @@ impl SandboxStore for MemoryStore {
 
     async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>> {
         let state = self.lock();
-        Ok(state.sandboxes.values().filter_map(Sandbox::due).min())
+        let all = state.sandboxes.values();
+        let ours = all.filter(|sandbox| !self.is_elsewhere(&state, &sandbox.id));
+        Ok(ours.filter_map(Sandbox::due).min())
     }
 
     async fn sandbox_count(&self, workspace: &WorkspaceId) -> Result<u64> {
@@ -170,6 +197,7 @@ fn to_millis(sandbox: &Sandbox) -> Sandbox {
             archive_after: whole(sandbox.sleep.archive_after),
             delete_after: whole(sandbox.sleep.delete_after),
             fallback: sandbox.sleep.fallback,
+            checkpoint_every: whole(sandbox.sleep.checkpoint_every),
         },
         ..sandbox.clone()
     }

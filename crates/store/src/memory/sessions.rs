@@ -46,13 +46,15 @@ impl SessionStore for MemoryStore {
             turns: BTreeMap::new(),
         };
         state.sessions.insert(session.id.clone(), kept);
+        super::billing::note_session(&mut state, None, session);
         Ok(())
     }
 
     async fn session_update(&self, session: &Session) -> Result<()> {
         let mut state = self.lock();
         check_update(&state, session)?;
-        state.session(&session.id)?.record = session.clone();
+        let old = std::mem::replace(&mut state.session(&session.id)?.record, session.clone());
+        super::billing::note_session(&mut state, Some(&old), session);
         Ok(())
     }
 
@@ -113,6 +115,8 @@ impl SessionStore for MemoryStore {
                 return Err(StoreError::Conflict { what: WHAT });
             }
             check_update(&state, record)?;
+            let old = state.session(&append.session)?.record.clone();
+            super::billing::note_session(&mut state, Some(&old), record);
         }
         Ok(state.session(&append.session)?.append(append))
     }
@@ -182,6 +186,22 @@ impl SessionStore for MemoryStore {
 
     async fn session_remove(&self, id: &SessionId) -> Result<bool> {
         Ok(self.lock().sessions.remove(id).is_some())
+    }
+
+    async fn session_scan(
+        &self,
+        after: Option<&SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionId>> {
+        let state = self.lock();
+        let all = state.sessions.keys();
+        let mut ids: Vec<_> = all
+            .filter(|id| after.is_none_or(|after| id.as_str() > after.as_str()))
+            .cloned()
+            .collect();
+        ids.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        ids.truncate(limit);
+        Ok(ids)
     }
 
     async fn session_ended(&self, before: Timestamp, limit: usize) -> Result<Vec<SessionId>> {

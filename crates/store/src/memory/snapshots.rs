@@ -15,11 +15,17 @@ const WHAT: &str = "snapshot";
 #[async_trait]
 impl SnapshotStore for MemoryStore {
     async fn snapshot_insert(&self, snapshot: &Snapshot) -> Result<()> {
-        insert(&mut self.lock(), snapshot)
+        let mut state = self.lock();
+        insert(&mut state, snapshot)?;
+        self.wrote_snapshot(&mut state, &snapshot.id);
+        Ok(())
     }
 
     async fn snapshot_update(&self, snapshot: &Snapshot) -> Result<()> {
-        update(&mut self.lock(), snapshot)
+        let mut state = self.lock();
+        update(&mut state, snapshot)?;
+        self.wrote_snapshot(&mut state, &snapshot.id);
+        Ok(())
     }
 
     async fn sandbox_update_with_snapshot(
@@ -30,11 +36,13 @@ impl SnapshotStore for MemoryStore {
     ) -> Result<()> {
         let mut state = self.lock();
         super::sandboxes::check_update(&state, sandbox)?;
+        self.fence(&state, &sandbox.id, "sandbox")?;
         match snapshot.generation {
             1 => insert(&mut state, snapshot)?,
             _ => update(&mut state, snapshot)?,
         }
         super::sandboxes::replace(&mut state, sandbox, events);
+        self.wrote_snapshot(&mut state, &snapshot.id);
         Ok(())
     }
 

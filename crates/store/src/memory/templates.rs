@@ -117,6 +117,7 @@ impl TemplateStore for MemoryStore {
             return Err(StoreError::Constraint { what: BUILD });
         }
         state.builds.insert(build.id, build.clone());
+        self.wrote_build(&mut state, build.id);
         Ok(())
     }
 
@@ -125,10 +126,11 @@ impl TemplateStore for MemoryStore {
         match state.builds.get_mut(&build.id) {
             Some(stored) if stored.template == build.template => {
                 *stored = build.clone();
-                Ok(())
             }
-            _ => Err(StoreError::NotFound { what: BUILD }),
+            _ => return Err(StoreError::NotFound { what: BUILD }),
         }
+        self.wrote_build(&mut state, build.id);
+        Ok(())
     }
 
     async fn build_fetch(&self, id: &BuildId) -> Result<Option<Build>> {
@@ -166,6 +168,7 @@ impl TemplateStore for MemoryStore {
             .builds
             .values()
             .filter(|build| matches!(build.state, BuildState::Waiting | BuildState::Building))
+            .filter(|build| self.builds_it(&state, build.id))
             .cloned()
             .collect();
         found.sort_by_key(|build| (build.created_at, build.id));
@@ -204,14 +207,26 @@ impl TemplateStore for MemoryStore {
         Ok(self.lock().layer_cache.get(key).cloned())
     }
 
+    async fn layers_cached(&self) -> Result<Vec<String>> {
+        let state = self.lock();
+        let layers = state.layer_cache.values().map(|(layer, _)| layer);
+        let layers: BTreeSet<String> = layers.cloned().collect();
+        Ok(layers.into_iter().collect())
+    }
+
+    async fn layer_cache_forget(&self, layer: &str) -> Result<()> {
+        let cache = &mut self.lock().layer_cache;
+        cache.retain(|_, (cached, _)| cached != layer);
+        Ok(())
+    }
+
     async fn layers_in_use(&self) -> Result<Vec<String>> {
         let state = self.lock();
         let built = state.builds.values().flat_map(|build| match &build.state {
             BuildState::Ready(image) => image.layers.as_slice(),
             BuildState::Waiting | BuildState::Building | BuildState::Failed { .. } => &[],
         });
-        let cached = state.layer_cache.values().map(|(layer, _)| layer);
-        let all: BTreeSet<String> = built.chain(cached).cloned().collect();
+        let all: BTreeSet<String> = built.cloned().collect();
         Ok(all.into_iter().collect())
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use woodfrog_types::network::NetworkSpec;
-use woodfrog_types::{Code, Fault};
+use woodfrog_types::Fault;
+use woodfrog_types::network::{self, Hidden, NetworkSpec};
+
+use crate::native::network::{hidden, shown};
 
 /// Every IPv4 destination: what E2B's clients call `ALL_TRAFFIC`.
 pub const ALL_TRAFFIC: &str = "0.0.0.0/0";
@@ -18,13 +19,38 @@ pub struct Network {
     pub allow_out: Option<Vec<String>>,
     pub deny_out: Option<Vec<String>>,
     pub dns_servers: Option<Vec<String>>,
-    pub egress_proxy: Option<Value>,
+    pub egress_proxy: Option<EgressProxy>,
     pub https_ports: Option<Vec<u16>>,
     pub mask_request_host: Option<String>,
     pub rules: Option<BTreeMap<String, Vec<Rule>>>,
     /// Only in updates; a create request has it beside `network`.
     #[serde(rename = "allow_internet_access")]
     pub allow_internet_access: Option<bool>,
+}
+
+/// A SOCKS5 proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressProxy {
+    pub address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Never answered.
+    #[serde(default, skip_serializing)]
+    pub password: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ProxyTls>,
+}
+
+/// TLS to a proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyTls {
+    pub enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Never answered.
+    #[serde(skip_serializing)]
+    pub ca_cert: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +78,10 @@ pub struct NetworkDetail {
     pub mask_request_host: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, Vec<Rule>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_proxy: Option<EgressProxy>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub https_ports: Vec<u16>,
 }
 
 impl Network {
@@ -64,6 +94,7 @@ impl Network {
                 .clone()
                 .filter(|host| !host.is_empty()),
             dns_servers: dns_servers(self.dns_servers.as_deref().unwrap_or_default())?,
+            https_ports: self.https_ports.clone().unwrap_or_default(),
             ..NetworkSpec::default()
         };
         self.egress_of(internet, base)
@@ -77,15 +108,6 @@ impl Network {
     }
 
     fn egress_of(self, internet: Option<bool>, base: NetworkSpec) -> Result<NetworkSpec, Fault> {
-        if self.egress_proxy.is_some() {
-            return Err(unsupported("network.egressProxy"));
-        }
-        if self.rules.is_some_and(|rules| !rules.is_empty()) {
-            return Err(unsupported("network.rules"));
-        }
-        if self.https_ports.is_some_and(|ports| !ports.is_empty()) {
-            return Err(unsupported("network.httpsPorts"));
-        }
         let allow_out = self.allow_out.unwrap_or_default();
         let mut deny_out = self.deny_out.unwrap_or_default();
         let blocked = internet == Some(false);
@@ -98,18 +120,77 @@ impl Network {
             internet: !blocked || !allow_out.is_empty(),
             allow_out,
             deny_out,
-            header_rules: BTreeMap::new(),
+            header_rules: header_rules(self.rules.unwrap_or_default())?,
+            egress_proxy: self.egress_proxy.map(proxy),
             ..base
         })
     }
 }
 
-fn unsupported(field: &str) -> Fault {
-    Fault::new(
-        Code::InvalidArgument,
-        format!("{field} is not supported by this server"),
-    )
-    .with_field(field)
+/// A host has one transform at most; E2B keeps hosts in lower case.
+fn header_rules(
+    rules: BTreeMap<String, Vec<Rule>>,
+) -> Result<BTreeMap<String, BTreeMap<String, Hidden>>, Fault> {
+    let mut all = BTreeMap::new();
+    for (host, transforms) in rules {
+        let field = format!("network.rules.{}", cut(&host));
+        let mut transforms = transforms.into_iter();
+        let headers = transforms.next().and_then(|rule| rule.transform?.headers);
+        if transforms.next().is_some() {
+            let text = format!("{field}: a host has at most one rule");
+            return Err(Fault::invalid(field, text));
+        }
+        let headers = hidden(headers.unwrap_or_default());
+        if all.insert(host.to_ascii_lowercase(), headers).is_some() {
+            let text = format!("{field}: the host is there twice");
+            return Err(Fault::invalid(field, text));
+        }
+    }
+    Ok(all)
+}
+
+fn proxy(asked: EgressProxy) -> network::EgressProxy {
+    let tls = asked.tls.filter(|tls| tls.enabled);
+    network::EgressProxy {
+        address: asked.address,
+        // An empty one is what an unset variable leaves: none.
+        username: asked.username.filter(|name| !name.is_empty()),
+        password: asked
+            .password
+            .filter(|password| !password.is_empty())
+            .map(Hidden::Plain),
+        tls: tls.map(|tls| network::ProxyTls {
+            server_name: tls.server_name,
+            ca_cert: tls.ca_cert,
+        }),
+    }
+}
+
+/// A fault about network rules as clients of this face know them; answers here have no field
+/// beside the message.
+#[must_use]
+pub fn named_as_here(mut fault: Fault) -> Fault {
+    const NAMES: [(&str, &str); 6] = [
+        ("network.header_rules", "network.rules"),
+        ("network.rules", "network.rules"),
+        ("network.egress_proxy", "network.egressProxy"),
+        ("network.egressProxy", "network.egressProxy"),
+        ("network.https_ports", "network.httpsPorts"),
+        ("network.httpsPorts", "network.httpsPorts"),
+    ];
+    let Some(field) = fault.field.clone() else {
+        return fault;
+    };
+    let known = NAMES
+        .iter()
+        .find_map(|(name, here)| Some(format!("{here}{}", field.strip_prefix(name)?)));
+    if let Some(here) = known {
+        if !fault.message.starts_with(&here) {
+            fault.message = format!("{here}: {}", fault.message);
+        }
+        fault.field = Some(here);
+    }
+    fault
 }
 
 fn is_address(entry: &str) -> bool {
@@ -157,9 +238,9 @@ fn dns_servers(servers: &[String]) -> Result<Vec<IpAddr>, Fault> {
 
 impl From<&NetworkSpec> for NetworkDetail {
     fn from(spec: &NetworkSpec) -> Self {
-        let rule = |headers: &BTreeMap<String, String>| Rule {
+        let rule = |headers: &BTreeMap<String, Hidden>| Rule {
             transform: Some(Transform {
-                headers: Some(headers.clone()),
+                headers: Some(shown(headers.clone())),
             }),
         };
         Self {
@@ -171,8 +252,19 @@ impl From<&NetworkSpec> for NetworkDetail {
             rules: spec
                 .header_rules
                 .iter()
-                .map(|(host, sets)| (host.clone(), sets.iter().map(rule).collect()))
+                .map(|(host, headers)| (host.clone(), vec![rule(headers)]))
                 .collect(),
+            egress_proxy: spec.egress_proxy.as_ref().map(|proxy| EgressProxy {
+                address: proxy.address.clone(),
+                username: proxy.username.clone(),
+                password: None,
+                tls: proxy.tls.as_ref().map(|tls| ProxyTls {
+                    enabled: true,
+                    server_name: tls.server_name.clone(),
+                    ca_cert: None,
+                }),
+            }),
+            https_ports: spec.https_ports.clone(),
         }
     }
 }
@@ -205,30 +297,69 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
-        for (body, field) in [
-            (
-                r#"{"egressProxy":{"address":"127.0.0.1:1080"}}"#,
-                "network.egressProxy",
-            ),
-            (
-                r#"{"rules":{"a.de":[{"transform":{"headers":{"x":"y"}}}]}}"#,
-                "network.rules",
-            ),
-            (r#"{"rules":{"a.de":[]}}"#, "network.rules"),
-            (r#"{"httpsPorts":[8443]}"#, "network.httpsPorts"),
+    fn rules_and_proxies_are_read_and_their_secrets_are_not_answered() {
+        let asked = network(
+            r#"{"rules":{"A.de":[{"transform":{"headers":{"x":"secret-1"}}}],"b.de":[]},
+            "egressProxy":{"address":"p:1","username":"ann","password":"secret-2",
+            "tls":{"enabled":true,"serverName":"q","caCert":"secret-3"}},"httpsPorts":[8443]}"#,
+        );
+        let spec = asked.into_spec(None).expect("valid");
+        let plain = |text: &str| Hidden::Plain(text.to_owned());
+        assert_eq!(spec.header_rules["a.de"]["x"], plain("secret-1"));
+        assert!(spec.header_rules["b.de"].is_empty());
+        let proxy = spec.egress_proxy.as_ref().expect("a proxy");
+        assert_eq!(proxy.password, Some(plain("secret-2")));
+        assert_eq!(
+            proxy
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.server_name.as_deref()),
+            Some("q")
+        );
+        let answer = serde_json::to_string(&NetworkDetail::from(&spec)).expect("json");
+        for (text, there) in [
+            ("secret", false),
+            ("a.de", true),
+            ("ann", true),
+            ("8443", true),
         ] {
-            for refused in [
-                network(body).into_spec(None),
-                network(body).update(NetworkSpec::default()),
-            ] {
-                let refused = refused.expect_err(body);
-                assert_eq!(refused.code, Code::InvalidArgument, "{body}");
-                assert_eq!(refused.field.as_deref(), Some(field), "{body}");
-            }
+            assert_eq!(answer.contains(text), there, "{text}: {answer}");
         }
+        // What an update does not say is cleared, but for what is not about the way out.
+        let after = network("{}").update(spec).expect("valid");
+        assert!(after.header_rules.is_empty() && after.egress_proxy.is_none());
+        assert_eq!(after.https_ports, [8443]);
+        let off = network(r#"{"egressProxy":{"address":"p:1","tls":{"enabled":false}}}"#);
+        let off = off.into_spec(None).expect("valid").egress_proxy;
+        assert_eq!(off.expect("a proxy").tls, None);
         let nothing = r#"{"egressProxy":null,"rules":{},"httpsPorts":[]}"#;
-        assert!(network(nothing).into_spec(None).is_ok());
+        let nothing = network(nothing).into_spec(None).expect("valid");
+        assert_eq!(nothing, NetworkSpec::default());
+    }
+
+    #[test]
+    fn refusals_name_the_field_as_it_is_here() {
+        let two = r#"{"rules":{"a.de":[{"transform":{"headers":{"x":"y"}}},{}]}}"#;
+        let twice = r#"{"rules":{"a.de":[],"A.de":[]}}"#;
+        for body in [two, twice] {
+            let refused = network(body).into_spec(None).expect_err(body);
+            assert_eq!(refused.field.as_deref(), Some("network.rules.a.de"));
+            let message = refused.message.clone();
+            assert_eq!(named_as_here(refused).message, message);
+        }
+        for (field, here) in [
+            ("network.header_rules.a.de.x", "network.rules.a.de.x"),
+            (
+                "network.egress_proxy.address",
+                "network.egressProxy.address",
+            ),
+            ("network.https_ports[1]", "network.httpsPorts[1]"),
+        ] {
+            let told = named_as_here(Fault::invalid(field, "why"));
+            assert_eq!(told.message, format!("{here}: why"));
+        }
+        let other = named_as_here(Fault::invalid("network.allow_out[0]", "why"));
+        assert_eq!(other.message, "why");
     }
 
     #[test]

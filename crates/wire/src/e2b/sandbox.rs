@@ -8,6 +8,7 @@ use serde_json::Value;
 use woodfrog_types::limits::SANDBOX_TIMEOUT_MAX;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{OnTimeout, Sandbox as Record};
+use woodfrog_types::secret::WantedMount;
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Fault, Timestamp};
 
@@ -50,9 +51,27 @@ pub struct NewSandbox {
     pub metadata: Option<BTreeMap<String, String>>,
     pub env_vars: Option<BTreeMap<String, String>>,
     pub iam: Option<Value>,
-    pub volume_mounts: Option<Vec<Value>>,
+    pub volume_mounts: Option<Vec<VolumeMount>>,
     // `mcp` is not read: the client itself starts the gateway inside, and removes the sandbox
     // when the template has none.
+}
+
+/// A volume in a sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The volume's.
+    pub name: String,
+    /// Absolute.
+    pub path: String,
+}
+
+impl From<VolumeMount> for WantedMount {
+    fn from(mount: VolumeMount) -> Self {
+        Self {
+            name: mount.name,
+            path: mount.path,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -165,14 +184,6 @@ impl NewSandbox {
         if self.iam.as_ref().is_some_and(asks_for_something) {
             return invalid("iam", "iam tokens are not supported by this server");
         }
-        if self
-            .volume_mounts
-            .as_ref()
-            .is_some_and(|mounts| !mounts.is_empty())
-        {
-            let why = "mounting volumes into sandboxes is not supported by this server";
-            return invalid("volumeMounts", why);
-        }
         let private = self.network.as_ref().and_then(|n| n.allow_public_traffic) == Some(false);
         if private && !self.is_secure(generation) {
             let why = "allowPublicTraffic can be false only for secure sandboxes";
@@ -195,6 +206,12 @@ impl NewSandbox {
     pub fn auto_resume(&self) -> bool {
         let resume = self.auto_resume.as_ref();
         resume.and_then(|resume| resume.enabled).unwrap_or(false)
+    }
+
+    /// Takes the volumes out of the request.
+    pub fn take_volumes(&mut self) -> Vec<WantedMount> {
+        let mounts = self.volume_mounts.take().unwrap_or_default();
+        mounts.into_iter().map(Into::into).collect()
     }
 
     /// Takes the network out of the request.
@@ -283,7 +300,7 @@ pub struct ListedSandbox {
     pub metadata: BTreeMap<String, String>,
     pub state: &'static str,
     pub envd_version: &'static str,
-    pub volume_mounts: [(); 0],
+    pub volume_mounts: Vec<VolumeMount>,
 }
 
 impl From<&Record> for ListedSandbox {
@@ -301,7 +318,12 @@ impl From<&Record> for ListedSandbox {
             metadata: record.metadata.clone(),
             state: State::of(record).as_str(),
             envd_version: ENVD_VERSION,
-            volume_mounts: [],
+            volume_mounts: (record.volumes.iter())
+                .map(|mount| VolumeMount {
+                    name: mount.name.clone(),
+                    path: mount.path.clone(),
+                })
+                .collect(),
         }
     }
 }

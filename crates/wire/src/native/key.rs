@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use woodfrog_types::Timestamp;
-use woodfrog_types::key::{ApiKey, Scope as Domain};
+use woodfrog_types::key::{ApiKey, KeyReach, Scope as Domain};
+
+use super::workspace::Role;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -15,16 +17,51 @@ pub enum Scope {
     Workspace,
 }
 
+/// In which workspaces a key can be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// In its own.
+    #[default]
+    Workspace,
+    /// In every one that its user is a member of.
+    User,
+}
+
+impl From<KeyReach> for Reach {
+    fn from(reach: KeyReach) -> Self {
+        match reach {
+            KeyReach::Bound => Self::Workspace,
+            KeyReach::User => Self::User,
+        }
+    }
+}
+
+impl From<Reach> for KeyReach {
+    fn from(reach: Reach) -> Self {
+        match reach {
+            Reach::Workspace => Self::Bound,
+            Reach::User => Self::User,
+        }
+    }
+}
+
 /// A key to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// For people.
     pub name: String,
-    /// The default workspace if absent.
+    /// The caller's workspace if absent.
     pub workspace: Option<String>,
     #[serde(default)]
     pub scope: Scope,
+    /// Whom it acts for; itself if absent.
+    pub user: Option<String>,
+    /// The most that it lets its holder be: `member` if absent, `owner` in admin scope.
+    pub role: Option<Role>,
+    #[serde(default)]
+    pub reach: Reach,
     /// Never if absent.
     pub expires_at: Option<i64>,
 }
@@ -36,11 +73,26 @@ pub struct Key {
     pub name: String,
     pub workspace: String,
     pub scope: Scope,
+    /// Whom it acts for; itself if absent.
+    pub user: Option<String>,
+    /// The most that it lets its holder be.
+    pub role: Role,
+    pub reach: Reach,
     /// The first characters of the secret.
     pub hint: String,
     pub created_at: i64,
     pub expires_at: Option<i64>,
     pub last_used_at: Option<i64>,
+    /// Until when the secret before the last rotation is taken.
+    pub previous_until: Option<i64>,
+}
+
+/// A key is to have a new secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    /// Seconds for which the secret before is still taken; a day if absent.
+    pub grace_seconds: Option<u64>,
 }
 
 /// A new key. Its secret is shown this once.
@@ -85,6 +137,10 @@ impl From<ApiKey> for Key {
             name: key.name,
             workspace: key.workspace.to_string(),
             scope: key.scope.into(),
+            user: key.user.map(|user| user.to_string()),
+            role: key.role.into(),
+            reach: key.reach.into(),
+            previous_until: key.previous.map(|previous| previous.until.as_millis()),
             hint: key.hint,
             created_at: key.created_at.as_millis(),
             expires_at: key.expires_at.map(Timestamp::as_millis),

@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use woodfrog_types::event::SandboxEvent;
 use woodfrog_types::metric::MetricSample;
 use woodfrog_types::sandbox::{Resources as DomainResources, Sandbox as Record};
+use woodfrog_types::secret::{VolumeMount as DomainMount, WantedMount};
 use woodfrog_types::{Fault, Timestamp};
 
 use super::network::Network;
@@ -34,7 +35,38 @@ pub struct NewSandbox {
     pub network: Network,
     /// `false`: its guest does not ask for the access token. `true` if absent.
     pub secure: Option<bool>,
+    /// Volumes of the workspace that it sees, at most 8. Of one made from a snapshot: those of the
+    /// snapshot, if absent.
+    pub volumes: Vec<VolumeMount>,
     pub resources: Option<NewResources>,
+}
+
+/// A volume in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeMount {
+    /// The volume's name.
+    pub name: String,
+    /// Where it is inside: absolute. What is missing of it is made.
+    pub path: String,
+}
+
+impl From<VolumeMount> for WantedMount {
+    fn from(mount: VolumeMount) -> Self {
+        Self {
+            name: mount.name,
+            path: mount.path,
+        }
+    }
+}
+
+impl From<DomainMount> for VolumeMount {
+    fn from(mount: DomainMount) -> Self {
+        Self {
+            name: mount.name,
+            path: mount.path,
+        }
+    }
 }
 
 /// Resources; what is absent is the default.
@@ -155,6 +187,7 @@ pub struct Sandbox {
     pub metadata: BTreeMap<String, String>,
     pub network: Network,
     pub secure: bool,
+    pub volumes: Vec<VolumeMount>,
     /// Opens the guest's own port.
     pub access_token: String,
     /// Opens ports inside where public traffic is off.
@@ -183,6 +216,7 @@ impl Sandbox {
             metadata: record.metadata,
             network: record.network.into(),
             secure: record.secure,
+            volumes: record.volumes.into_iter().map(Into::into).collect(),
             access_token,
             traffic_token,
         }

@@ -1,11 +1,12 @@
 //! Sessions with agents.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use woodfrog_types::session as domain;
+use woodfrog_types::{retention as kept, session as domain};
 
 /// A session to be made.
 #[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
@@ -54,6 +55,68 @@ pub enum Snapshots {
     None,
     /// A snapshot with memory, taken while the sandbox runs on.
     Turn,
+}
+
+/// How long sessions and their logs are kept: `null` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Seconds for which a session is kept after its end; it goes with its log. At least 60.
+    pub ended_seconds: Option<u64>,
+    /// Seconds for which an entry of a log is kept; at least 60. The last 1,000 entries stay.
+    pub age_seconds: Option<u64>,
+    /// Entries of one log that are kept, the last ones; at least 1,000.
+    pub entries: Option<u64>,
+}
+
+impl From<kept::Retention> for Retention {
+    fn from(retention: kept::Retention) -> Self {
+        Self {
+            ended_seconds: retention.ended.map(|time| time.as_secs()),
+            age_seconds: retention.age.map(|time| time.as_secs()),
+            entries: retention.entries,
+        }
+    }
+}
+
+impl From<Retention> for kept::Retention {
+    fn from(retention: Retention) -> Self {
+        Self {
+            ended: retention.ended_seconds.map(Duration::from_secs),
+            age: retention.age_seconds.map(Duration::from_secs),
+            entries: retention.entries,
+        }
+    }
+}
+
+/// A turn to go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToTurn {
+    /// Its number, as `turns` has it.
+    pub turn: u64,
+}
+
+/// A session that is to begin as a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForkSession {
+    /// The last turn that it has; its number, as `turns` has it.
+    pub turn: u64,
+    /// Your own name for it.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// What holds for the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetentionView {
+    /// What holds now.
+    pub effective: Retention,
+    /// What the workspace set; `null`: the server's holds.
+    pub own: Option<Retention>,
+    /// The server's.
+    pub server: Retention,
 }
 
 /// A session.

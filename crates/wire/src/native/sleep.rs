@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use woodfrog_types::sandbox::{OnTimeout as DomainOnTimeout, Sandbox as Record, SandboxState};
 use woodfrog_types::sleep::{
-    Fallback as DomainFallback, Sleep as DomainSleep, SleepPolicy as DomainPolicy,
+    Fallback as DomainFallback, Sleep as DomainSleep, SleepChanges as DomainChanges,
+    SleepPolicy as DomainPolicy,
 };
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Fault, SnapshotId, Timestamp};
@@ -16,6 +17,8 @@ use super::problem::Problem;
 use super::sandbox::Sandbox;
 use crate::e2b::sandbox::timeout_or_now;
 
+/// The least time between two checkpoints of a running sandbox.
+const CHECKPOINT_SECONDS_MIN: u64 = 10;
 /// Copies that one request may ask for.
 pub const FORK_MAX: u32 = 100;
 /// The longest time on one rung: ten years.
@@ -64,6 +67,9 @@ pub struct SleepPolicy {
     /// Hibernated, until it is deleted.
     pub delete_after_seconds: Option<u64>,
     pub fallback: Fallback,
+    /// How often it is saved while it runs, to come back from that after the machine went down.
+    #[serde(default)]
+    pub checkpoint_every_seconds: Option<u64>,
 }
 
 impl From<DomainPolicy> for SleepPolicy {
@@ -75,12 +81,13 @@ impl From<DomainPolicy> for SleepPolicy {
             archive_after_seconds: seconds(policy.archive_after),
             delete_after_seconds: seconds(policy.delete_after),
             fallback: policy.fallback.into(),
+            checkpoint_every_seconds: seconds(policy.checkpoint_every),
         }
     }
 }
 
 /// Changes of a sleep policy: what is absent stays as it is (in a request that makes a sandbox: is
-/// the server's default), `null` is never.
+/// its workspace's default, else the server's), `null` is never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SetSleepPolicy {
@@ -102,6 +109,10 @@ pub struct SetSleepPolicy {
     pub delete_after_seconds: Option<Option<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// How often it is saved while it runs, to come back from that after the machine went down.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub checkpoint_every_seconds: Option<Option<u64>>,
 }
 
 /// A field that is there, `null` or not.
@@ -110,32 +121,58 @@ fn given<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Option<u64>>, D:
 }
 
 impl SetSleepPolicy {
+    /// What is said, with its times in range.
+    pub fn changes(self) -> Result<DomainChanges, Fault> {
+        Ok(DomainChanges {
+            pause_after: rung("pause", self.pause_after_seconds)?,
+            hibernate_after: rung("hibernate", self.hibernate_after_seconds)?,
+            archive_after: rung("archive", self.archive_after_seconds)?,
+            delete_after: rung("delete", self.delete_after_seconds)?,
+            fallback: self.fallback.map(Into::into),
+            checkpoint_every: checkpoint_every(self.checkpoint_every_seconds)?,
+        })
+    }
+
     /// These changes over `base`.
     pub fn over(self, base: DomainPolicy) -> Result<DomainPolicy, Fault> {
-        Ok(DomainPolicy {
-            pause_after: rung("pause", self.pause_after_seconds, base.pause_after)?,
-            hibernate_after: rung(
-                "hibernate",
-                self.hibernate_after_seconds,
-                base.hibernate_after,
-            )?,
-            archive_after: rung("archive", self.archive_after_seconds, base.archive_after)?,
-            delete_after: rung("delete", self.delete_after_seconds, base.delete_after)?,
-            fallback: self.fallback.map_or(base.fallback, Into::into),
-        })
+        Ok(self.changes()?.over(base))
     }
 }
 
-fn rung(
-    name: &str,
-    given: Option<Option<u64>>,
-    base: Option<Duration>,
-) -> Result<Option<Duration>, Fault> {
-    match given {
-        None => Ok(base),
-        Some(None) => Ok(None),
+impl From<DomainChanges> for SetSleepPolicy {
+    fn from(said: DomainChanges) -> Self {
+        let seconds = |rung: Option<Option<Duration>>| rung.map(|after| after.map(|a| a.as_secs()));
+        Self {
+            pause_after_seconds: seconds(said.pause_after),
+            hibernate_after_seconds: seconds(said.hibernate_after),
+            archive_after_seconds: seconds(said.archive_after),
+            delete_after_seconds: seconds(said.delete_after),
+            fallback: said.fallback.map(Into::into),
+            checkpoint_every_seconds: seconds(said.checkpoint_every),
+        }
+    }
+}
+
+fn checkpoint_every(said: Option<Option<u64>>) -> Result<Option<Option<Duration>>, Fault> {
+    match said {
+        None => Ok(None),
+        Some(None) => Ok(Some(None)),
+        Some(Some(seconds)) if (CHECKPOINT_SECONDS_MIN..=RUNG_SECONDS_MAX).contains(&seconds) => {
+            Ok(Some(Some(Duration::from_secs(seconds))))
+        }
+        Some(Some(_)) => Err(Fault::invalid(
+            "sleep.checkpoint_every_seconds",
+            format!("must be {CHECKPOINT_SECONDS_MIN} to {RUNG_SECONDS_MAX}"),
+        )),
+    }
+}
+
+fn rung(name: &str, said: Option<Option<u64>>) -> Result<Option<Option<Duration>>, Fault> {
+    match said {
+        None => Ok(None),
+        Some(None) => Ok(Some(None)),
         Some(Some(seconds)) if (1..=RUNG_SECONDS_MAX).contains(&seconds) => {
-            Ok(Some(Duration::from_secs(seconds)))
+            Ok(Some(Some(Duration::from_secs(seconds))))
         }
         Some(Some(_)) => Err(Fault::invalid(
             format!("sleep.{name}_after_seconds"),
@@ -506,6 +543,13 @@ mod tests {
             };
             let fault = set.over(DomainPolicy::default()).expect_err("out of range");
             assert_eq!(fault.field.as_deref(), Some("sleep.archive_after_seconds"));
+            let set = SetSleepPolicy {
+                checkpoint_every_seconds: Some(Some(seconds)),
+                ..SetSleepPolicy::default()
+            };
+            let fault = set.over(DomainPolicy::default()).expect_err("out of range");
+            let field = "sleep.checkpoint_every_seconds";
+            assert_eq!(fault.field.as_deref(), Some(field));
         }
     }
 }

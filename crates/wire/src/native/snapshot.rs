@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use woodfrog_types::snapshot::{
-    Snapshot as Record, SnapshotPlace, SnapshotPurpose, SnapshotSize as DomainSize, SnapshotState,
+    Snapshot as Record, SnapshotPurpose, SnapshotSize as DomainSize, SnapshotState,
 };
 
 use super::sandbox::Resources;
@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub state: String,
     /// What is damaged.
     pub damage: Option<String>,
-    /// `local` or `archive`.
+    /// `local`, `archive`, or `both`.
     pub place: String,
     pub labels: BTreeMap<String, String>,
     pub template_id: String,
@@ -67,10 +67,6 @@ impl From<DomainSize> for SnapshotSize {
 
 impl From<Record> for Snapshot {
     fn from(record: Record) -> Self {
-        let place = match record.place {
-            SnapshotPlace::Local => "local",
-            SnapshotPlace::Archive => "archive",
-        };
         let sandbox_id = match &record.purpose {
             SnapshotPurpose::Sleep { sandbox } => Some(sandbox.to_string()),
             SnapshotPurpose::Checkpoint | SnapshotPurpose::Warm { .. } | SnapshotPurpose::Fork => {
@@ -92,7 +88,7 @@ impl From<Record> for Snapshot {
             sandbox_id,
             state,
             damage,
-            place: place.to_owned(),
+            place: record.place.as_str().to_owned(),
             labels: record.labels,
             template_id: record.template.to_string(),
             template: record.template_alias,
@@ -135,4 +131,8 @@ pub struct GcReport {
     /// Ids of snapshots that nothing referred to.
     pub removed: Vec<String>,
     pub bytes: u64,
+    /// Bytes that were removed from the archive. What nothing refers to stays there for half a
+    /// day from when that is first noticed.
+    #[serde(default)]
+    pub archive_bytes: u64,
 }

@@ -260,3 +260,14 @@ impl From<BuildLogLine> for LogLine {
         }
     }
 }
+
+/// What a collection of layers did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LayersGone {
+    /// Layers that are gone: no template, sandbox, snapshot or build needed them.
+    pub layers: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Bytes of layers that only the cache of build steps keeps.
+    pub cached_bytes: u64,
+}

@@ -20,7 +20,7 @@ pub(super) fn postgres() -> Result<Vec<Sample>> {
     all("woodfrog-store-postgres", "postgres_bench")
 }
 
-fn all(package: &str, example: &str) -> Result<Vec<Sample>> {
+pub(super) fn all(package: &str, example: &str) -> Result<Vec<Sample>> {
     let dir = root().join("target");
     let mut command = Command::new(env!("CARGO"));
     command.args(["run", "--release", "--quiet", "--package", package]);

@@ -27,6 +27,10 @@ fn rows(api: &mut Api, id: &str, kind: Kind) -> Result<Vec<Sample>> {
     let mut rows = freezes(api, id, kind)?;
     let (mut down, mut up) = (Vec::new(), Vec::new());
     let mut written = Vec::new();
+    let hash = match kind.held_mib {
+        0 => String::new(),
+        _ => api.memory_hash(id)?,
+    };
     for _ in 0..kind.rounds {
         down.push(api.act(id, "hibernate")?.as_secs_f64() * 1000.0);
         written.push(size(api, id)?);
@@ -34,6 +38,10 @@ fn rows(api: &mut Api, id: &str, kind: Kind) -> Result<Vec<Sample>> {
         let said = api.shell(id, "echo awake")?;
         up.push(start.elapsed().as_secs_f64() * 1000.0);
         ensure!(said == "awake\n", "the first command said {said:?}");
+        if kind.held_mib > 0 {
+            // What comes later is in before the next round.
+            ensure!(api.memory_hash(id)? == hash, "the memory is another");
+        }
     }
     let name = |what: &str| format!("{}: {what}", kind.name);
     rows.push(shown(&name("hibernate, safe on disk"), down));

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::Value;
-use woodfrog_wire::native::session::{SessionEvent, SessionEvents};
+use woodfrog_wire::native::session::{SessionEvent, SessionEvents, Turn, Turns};
 
 use super::{Client, Outcome, Target, output};
 use crate::client::{ClientError, Lines};
@@ -39,9 +39,53 @@ pub(super) async fn events(id: &str, after: u64, follow: bool, target: &Target) 
     }
 }
 
-pub(super) async fn export(id: &str, target: &Target) -> Outcome {
+/// The turns, all of them.
+pub(super) async fn turns(id: &str, target: &Target) -> Outcome {
     let client = Client::new(target)?;
-    let mut response = client.send(client.get(&["sessions", id, "export"])).await?;
+    let mut all: Vec<Turn> = Vec::new();
+    loop {
+        let mut url = client.route(&["sessions", id, "turns"]);
+        let after = all.last().map_or(0, |turn| turn.number);
+        url.query_pairs_mut()
+            .append_pair("after", &after.to_string())
+            .append_pair("limit", &PAGE.to_string());
+        let page: Turns = client.json(client.request(Method::GET, url)).await?;
+        let full = page.items.len() == PAGE;
+        all.extend(page.items);
+        if !full {
+            break;
+        }
+    }
+    if target.json {
+        output::json(&all)?;
+        return Ok(0);
+    }
+    let row = |turn: &Turn| {
+        vec![
+            turn.number.to_string(),
+            turn.outcome.clone().unwrap_or_else(|| "goes on".to_owned()),
+            turn.first.to_string(),
+            turn.last.map_or_else(String::new, |last| last.to_string()),
+            turn.author.clone().unwrap_or_default(),
+            turn.snapshot.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    output::table(
+        &["TURN", "OUTCOME", "FIRST", "LAST", "AUTHOR", "SNAPSHOT"],
+        &rows,
+    )?;
+    Ok(0)
+}
+
+/// One session's log, or all of them.
+pub(super) async fn export(id: Option<&str>, target: &Target) -> Outcome {
+    let client = Client::new(target)?;
+    let request = match id {
+        Some(id) => client.get(&["sessions", id, "export"]),
+        None => client.get(&["session-export"]),
+    };
+    let mut response = client.send(request).await?;
     let mut out = std::io::stdout().lock();
     while let Some(chunk) = response.chunk().await.map_err(ClientError::Broken)? {
         out.write_all(&chunk)?;

@@ -3,19 +3,25 @@
 use std::time::{Duration, Instant};
 
 use woodfrog_core::lifecycle::{self, Event, Next};
-use woodfrog_sandbox::{LaunchSpec, Launched, RestoreSpec};
+use woodfrog_sandbox::{LaunchSpec, Launched, Outbound, RestoreSpec};
 use woodfrog_types::sandbox::Sandbox;
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Fault, Timestamp};
 
 use super::{After, Owner, annotate, events};
+use crate::layers;
 use crate::sandbox::launch::{self, Boot, Origin};
+use crate::sandbox::spares::{self, Spare};
 use crate::{fault, guest};
 
 impl Owner {
     /// Brings a new sandbox up and tells the caller how that went.
-    pub(super) async fn boot(&self, boot: Boot) -> After {
-        let result = self.bring_up(&boot).await;
+    pub(super) async fn boot(&self, mut boot: Boot) -> After {
+        let spare = match &mut boot.origin {
+            Origin::Layers { spare } => spare.take(),
+            Origin::Snapshot { .. } => None,
+        };
+        let result = self.bring_up(&boot, spare).await;
         let after = match &result {
             Ok(()) => After::Exists,
             Err(fault) => {
@@ -30,21 +36,27 @@ impl Owner {
         if after == After::Gone {
             self.inner.registry.remove(&self.live);
         }
+        if let Origin::Layers { .. } = boot.origin {
+            spares::refill(&self.inner);
+        }
         // A caller that went away leaves the sandbox to its deadline.
         let _ = boot.reply.send(result.map_err(fault::create));
         after
     }
 
-    async fn bring_up(&self, boot: &Boot) -> Result<(), Fault> {
+    async fn bring_up(&self, boot: &Boot, spare: Option<Spare>) -> Result<(), Fault> {
         let inner = &self.inner;
         let record = self.live.record();
-        let spec = launch::spec(inner, &record, &boot.image)?;
+        // Until the driver has them.
+        let _used = inner.layer_uses.begin(&*inner.images);
+        layers::bring(inner, &boot.image.layers).await?;
+        let spec = launch::spec(inner, &record, &boot.image).await?;
         // The intent is durable before anything of the sandbox exists.
         let begun = Instant::now();
         let stored = inner.store.sandbox_insert(&record, Vec::new()).await;
         stored.map_err(fault::store)?;
         let recorded = begun.elapsed();
-        let launch = self.launch(spec, &boot.origin);
+        let launch = self.launch(spec, &boot.origin, spare);
         let (began, ()) = tokio::try_join!(launch, self.mark_idempotency(boot))?;
         let (launched, copied) = began;
         let running_after = begun.elapsed();
@@ -92,6 +104,7 @@ impl Owner {
         &self,
         spec: LaunchSpec,
         origin: &Origin,
+        spare: Option<Spare>,
     ) -> Result<(Launched, Option<SnapshotContent>), Fault> {
         let driver = &self.inner.driver;
         let launch = async |spec| {
@@ -105,12 +118,19 @@ impl Owner {
             ..
         } = origin
         else {
+            if let Some(spare) = spare
+                && let Some(launched) = spares::become_one(&self.inner, spare, &spec).await
+            {
+                return Ok((launched, None));
+            }
             return launch(spec).await;
         };
         let restore = RestoreSpec {
             launch: spec.clone(),
             snapshot: snapshot.clone(),
             content: *content,
+            // They are those of the sandbox that it is a copy of.
+            outbound: Outbound::End,
             timeout: self.inner.options.restore_timeout,
         };
         match driver.restore(restore).await {

@@ -13,6 +13,7 @@ use woodfrog_types::{Code, Fault, SnapshotId, Timestamp};
 use super::{Owner, sleep};
 use crate::fault;
 use crate::sandbox::shelf;
+use crate::transition::Transition;
 
 impl Owner {
     /// Takes the snapshot that is drafted here; it is safe on disk when this returns.
@@ -35,12 +36,13 @@ impl Owner {
                 self.quiet().await;
                 self.take(&draft).await
             }
-            SandboxState::Hibernated { snapshot, .. } => self.keep(snapshot, draft).await,
+            SandboxState::Hibernated { snapshot, .. } | SandboxState::Archived { snapshot, .. } => {
+                self.keep(snapshot, draft).await
+            }
             SandboxState::Creating
             | SandboxState::Hibernating { .. }
             | SandboxState::Waking { .. }
             | SandboxState::Archiving { .. }
-            | SandboxState::Archived { .. }
             | SandboxState::Deleting { .. } => Err(unsettled(&record)),
         }
     }
@@ -58,7 +60,9 @@ impl Owner {
             then: Then::Continue,
             timeout: inner.options.checkpoint_timeout,
         };
-        let done = match inner.driver.checkpoint(&draft.source, spec).await {
+        let done = inner.driver.checkpoint(&draft.source, spec).await;
+        inner.observed.tell(Transition::Checkpoint, begun, &done);
+        let done = match done {
             Ok(done) => done,
             Err(error) => {
                 let reason = BTreeMap::from([("reason".to_owned(), error.to_string())]);
@@ -88,7 +92,12 @@ impl Owner {
         Ok(ready)
     }
 
-    async fn log_checkpoint(&self, level: Level, kind: &str, fields: BTreeMap<String, String>) {
+    pub(super) async fn log_checkpoint(
+        &self,
+        level: Level,
+        kind: &str,
+        fields: BTreeMap<String, String>,
+    ) {
         let message = match level {
             Level::Debug | Level::Info => "a snapshot was taken; it goes on",
             Level::Warn | Level::Error => "a snapshot could not be taken; it goes on",

@@ -69,6 +69,42 @@ impl Owner {
         After::Exists
     }
 
+    /// Goes down one rung, if nothing used it for this long.
+    pub(super) async fn sweep(&self, idle: Duration) {
+        let now = Timestamp::now();
+        let record = self.live.record();
+        let seen = self.live.gate.seen();
+        let held = self.live.held(now).is_some() || seen.leases > 0;
+        let result = match sleep::swept(&record, seen.last, held, idle, now) {
+            None => return,
+            Some(sleep::Rung::Pause) => {
+                if !self.live.gate.close_if_quiet(seen) {
+                    return;
+                }
+                let paused = self.pause(SleepCause::Idle).await;
+                if paused.is_err() {
+                    self.live.gate.open();
+                }
+                paused
+            }
+            Some(sleep::Rung::Hibernate) => {
+                let cause =
+                    super::asleep(&record).map_or(SleepCause::Idle, |(slept, _)| slept.cause);
+                self.hibernate(SnapshotContent::Memory, cause).await
+            }
+            Some(sleep::Rung::Archive) => {
+                if self.inner.attic.is_there() {
+                    self.archive_due().await;
+                }
+                return;
+            }
+            Some(sleep::Rung::Warn | sleep::Rung::Delete) => return,
+        };
+        if let Err(fault) = result {
+            tracing::warn!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "a sweep could not put a sandbox to sleep");
+        }
+    }
+
     async fn log_idle(&self, fault: &Fault) {
         let event = NewEvent {
             at: Timestamp::now(),

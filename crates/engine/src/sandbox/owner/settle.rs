@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{After, Owner};
+use crate::lease;
 use crate::sandbox::settle;
 
 /// Between two attempts.
@@ -11,8 +12,17 @@ const AGAIN: Duration = Duration::from_secs(2);
 impl Owner {
     /// Goes on as a start of the server would.
     pub(super) async fn settle(&self) -> After {
-        let record = self.live.record();
-        match settle::settle_now(&self.inner, (*record).clone()).await {
+        if lease::is_anothers(&self.inner, &self.live.id).await {
+            return self.lost().await;
+        }
+        // What could not be recorded may be recorded after all.
+        let record = match self.inner.store.sandbox_fetch(&self.live.id).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return After::Gone,
+            Err(_) => (*self.live.record()).clone(),
+        };
+        self.live.set_record(record.clone());
+        match settle::settle_now(&self.inner, record.clone()).await {
             Ok(next) => {
                 self.live.set_record(next);
                 return self.resume().await;

@@ -15,6 +15,7 @@ use woodfrog_types::{Code, Fault, Timestamp};
 use super::{After, Owner, annotate, events};
 use crate::request::HibernateRequest;
 use crate::sandbox::{launch, shelf};
+use crate::transition::Transition;
 use crate::{fault, tasks};
 
 /// Tries to record that a sandbox sleeps, once it does.
@@ -59,6 +60,13 @@ impl Owner {
     /// Freezes it. The gate is closed already.
     pub(super) async fn pause(&self, cause: SleepCause) -> Result<(), Fault> {
         let begun = Instant::now();
+        let paused = self.pause_begun(cause, begun).await;
+        let observed = &self.inner.observed;
+        observed.tell(Transition::Pause, begun, &paused);
+        paused
+    }
+
+    async fn pause_begun(&self, cause: SleepCause, begun: Instant) -> Result<(), Fault> {
         let now = Timestamp::now();
         let record = self.live.record();
         let mut step = lifecycle::step(&record, Event::Pause { cause }, now)?;
@@ -255,20 +263,39 @@ impl Owner {
                     self.live.gate.end();
                 }
             }
-            self.quiet().await;
-            let purpose = SnapshotPurpose::Sleep {
-                sandbox: record.id.clone(),
-            };
-            let mut draft = shelf::draft(&self.inner, &record, content, purpose);
-            let parent = shelf::parent(&self.inner, &record).await;
-            draft.parent = parent.as_ref().map(|(id, _)| id.clone());
-            self.save(&record, &draft, cause, paused, begun).await
+            self.put_away(&record, content, cause, paused, begun).await
         };
         let result = result.await;
-        if result.is_err() && matches!(self.live.record().state, SandboxState::Running { .. }) {
+        let observed = &self.inner.observed;
+        observed.tell(Transition::Hibernate, begun, &result);
+        self.reopen_unless(result.is_ok());
+        result
+    }
+
+    /// Lets requests in again if it runs as before.
+    pub(super) fn reopen_unless(&self, done: bool) {
+        if !done && matches!(self.live.record().state, SandboxState::Running { .. }) {
             self.live.gate.open();
         }
-        result
+    }
+
+    /// Saves it, without asking whether it may.
+    pub(super) async fn put_away(
+        &self,
+        record: &Sandbox,
+        content: SnapshotContent,
+        cause: SleepCause,
+        paused: Option<Sleep>,
+        begun: Instant,
+    ) -> Result<(), Fault> {
+        self.quiet().await;
+        let purpose = SnapshotPurpose::Sleep {
+            sandbox: record.id.clone(),
+        };
+        let mut draft = shelf::draft(&self.inner, record, content, purpose);
+        let parent = shelf::parent(&self.inner, record).await;
+        draft.parent = parent.as_ref().map(|(id, _)| id.clone());
+        self.save(record, &draft, cause, paused, begun).await
     }
 
     /// Lets nobody in, and waits for those who are, as long as the options say: then they are cut.

@@ -2,24 +2,31 @@
 
 use std::time::Instant;
 
+use woodfrog_core::admission::Used;
 use woodfrog_core::lifecycle::Event;
 use woodfrog_core::sleep::{self, Rearm};
-use woodfrog_sandbox::{DriverError, Launched, RestoreSpec};
+use woodfrog_sandbox::{DriverError, Launched, Outbound, RestoreSpec};
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
 use woodfrog_types::sleep::Sleep;
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::template::BuiltImage;
 use woodfrog_types::{Code, Fault, SnapshotId, Timestamp};
 
-use super::{Owner, sleep as down};
+use super::{Owner, fresh, sleep as down};
+use crate::layers;
 use crate::sandbox::live::WakeOrder;
 use crate::sandbox::metrics::Baseline;
 use crate::sandbox::{launch, place, shelf};
+use crate::transition::Transition;
 use crate::{fault, guest};
+
+/// Told to those who read from its processes.
+const ANEW: &str = "its sandbox was started anew";
 
 impl Owner {
     /// Sees to it that the sandbox runs. Says whether it slept.
     pub(super) async fn wake_for(&self, order: &WakeOrder) -> Result<bool, Fault> {
+        self.inner.moves.check(&self.live.id)?;
         if let Some(failed) = self.live.failure_since(order.asked) {
             return Err(failed);
         }
@@ -43,10 +50,10 @@ impl Owner {
                 }
             },
             SandboxState::Hibernated { .. } => self.restore(order).await.map(|()| true),
-            SandboxState::Archived { .. } => Err(Fault::new(
-                Code::Unsupported,
-                "its snapshot is in an archive, and this server has none",
-            )),
+            SandboxState::Archived { .. } => match self.unarchive().await {
+                Ok(()) => self.restore(order).await.map(|()| true),
+                Err(fault) => Err(wake_failed(fault)),
+            },
             SandboxState::Creating
             | SandboxState::Hibernating { .. }
             | SandboxState::Waking { .. }
@@ -77,7 +84,15 @@ impl Owner {
     async fn thaw(&self, rearm: Rearm) -> Result<(), Fault> {
         let begun = Instant::now();
         let resumed = self.inner.driver.resume(&self.live.id).await;
+        let observed = &self.inner.observed;
+        observed.tell(Transition::Thaw, begun, &resumed);
         resumed.map_err(|error| wake_failed(fault::driver(error)))?;
+        let network = &self.live.record().network;
+        if launch::has_rules(network)
+            && let Err(fault) = guest::retrust(&self.inner, &self.live.id, network).await
+        {
+            tracing::warn!(sandbox = %self.live.id, error = &fault as &dyn std::error::Error, "a sandbox was not told whom to trust");
+        }
         self.live.gate.open();
         let fields = down::fields(begun, &[]);
         let committed = self.apply_with(Event::Thawed { rearm }, &fields).await;
@@ -101,11 +116,12 @@ impl Owner {
             )
         })?;
         if !self.live.has_place() {
-            let place = place::wait(inner, &record.workspace).await?;
+            let place = place::wait(inner, &record.workspace, Used::one(&record.resources)).await?;
             self.live.set_place(Some(place));
         }
         let waited = begun.elapsed();
         let back = self.restore_placed(order, &image, begun, waited).await;
+        inner.observed.tell(Transition::Restore, begun, &back);
         if back.is_err() {
             self.live.set_place(None);
         }
@@ -121,10 +137,15 @@ impl Owner {
     ) -> Result<(), Fault> {
         let inner = &self.inner;
         let record = self.live.record();
-        let spec = launch::spec(inner, &record, image)?;
+        // Until the driver has them.
+        let _used = inner.layer_uses.begin(&*inner.images);
+        layers::bring(inner, &image.layers).await?;
+        let spec = launch::spec(inner, &record, image).await?;
         self.apply(Event::Wake).await?;
         let SandboxState::Waking {
-            snapshot, content, ..
+            snapshot,
+            content,
+            sleep: slept,
         } = &self.live.record().state
         else {
             return Err(Fault::internal("a wake was not recorded"));
@@ -137,6 +158,10 @@ impl Owner {
             launch: spec,
             snapshot: snapshot.clone(),
             content,
+            outbound: match sleep::keeps_outbound(Timestamp::now().since(slept.since)) {
+                true => Outbound::Keep,
+                false => Outbound::End,
+            },
             timeout: inner.options.restore_timeout,
         };
         let restored = match inner.driver.restore(restore).await {
@@ -177,7 +202,7 @@ impl Owner {
         let configured_after = begun.elapsed();
         if content == SnapshotContent::Filesystem {
             // The processes whose streams are parked are gone.
-            self.live.gate.end();
+            self.live.gate.end_anew(ANEW);
             guest::start_services(&self.inner, &record.id, image).await?;
         }
         let mut fields = down::fields(begun, &restored.timings);
@@ -188,6 +213,7 @@ impl Owner {
         ] {
             fields.insert(format!("{step}_us"), took.as_micros().to_string());
         }
+        fields.extend(fresh::check(&self.inner, &record.id).await);
         let woken = Event::Woken {
             instance: restored.instance,
             content,
@@ -247,6 +273,14 @@ fn wake_failed(fault: Fault) -> Fault {
         | Code::SnapshotUnusable
         | Code::WakeFailed
         | Code::DeadlineExceeded => fault,
+        // Something about it that its owner can put right.
+        Code::InvalidArgument => Fault::new(
+            Code::WakeFailed,
+            format!(
+                "the sandbox could not be brought back: {}; its snapshot is untouched",
+                fault.message
+            ),
+        ),
         code => Fault::new(
             Code::WakeFailed,
             format!("the sandbox could not be brought back ({code}); its snapshot is untouched"),

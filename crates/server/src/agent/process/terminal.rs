@@ -16,6 +16,7 @@ use woodfrog_wire::agent::process::{TerminalCommand, TerminalEvent};
 use super::{input, table};
 use crate::agent::AgentHost;
 use crate::agent::problem::Failure;
+use crate::door::Grant;
 
 /// Bytes of one message from a client.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -28,6 +29,7 @@ const INPUT_PATIENCE: Duration = Duration::from_secs(3600);
 /// socket closes.
 pub(super) async fn terminal(
     Extension(host): Extension<AgentHost>,
+    grant: Option<Extension<Grant>>,
     Path(id): Path<String>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Response> {
@@ -36,7 +38,11 @@ pub(super) async fn terminal(
     let stream = open(&host, id).await.map_err(IntoResponse::into_response)?;
     Ok(upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| serve(host, id, socket, stream)))
+        .on_upgrade(async move |socket| match grant {
+            Some(Extension(grant)) => grant.hold(serve(host, id, socket, stream)).await,
+            // Who came with the sandbox's own token has it for as long as the sandbox lives.
+            None => serve(host, id, socket, stream).await,
+        }))
 }
 
 async fn open(host: &AgentHost, id: u64) -> Result<Followed, Failure> {

@@ -68,9 +68,13 @@ impl From<Fault> for RpcError {
             | Code::TemplateNotFound
             | Code::BuildNotFound
             | Code::KeyNotFound
+            | Code::WorkspaceNotFound
             | Code::SandboxSessionNotFound
             | Code::SnapshotNotFound
             | Code::SessionNotFound
+            | Code::RunNotFound
+            | Code::ArtifactNotFound
+            | Code::WebhookNotFound
             | Code::AgentNotInstalled
             | Code::FileNotFound
             | Code::ProcessNotFound
@@ -84,7 +88,9 @@ impl From<Fault> for RpcError {
             | Code::Trimmed
             | Code::IdempotencyMismatch
             | Code::IdempotencyInProgress => RpcCode::FailedPrecondition,
-            Code::RateLimited | Code::NoSpace | Code::QuotaExceeded => RpcCode::ResourceExhausted,
+            Code::RateLimited | Code::NoSpace | Code::QuotaExceeded | Code::BudgetExceeded => {
+                RpcCode::ResourceExhausted
+            }
             Code::Unsupported => RpcCode::Unimplemented,
             Code::Transitioning
             | Code::WakeFailed

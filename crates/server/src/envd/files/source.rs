@@ -178,6 +178,8 @@ fn gzip(source: Source) -> impl Stream<Item = io::Result<Bytes>> + Send {
         loop {
             let next = match source.piece().await {
                 Ok(next) => next,
+                // It has become shorter since, and no length is out that says otherwise.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
                 Err(error) => return Some((Err(error), None)),
             };
             let Some(bytes) = next else {
@@ -199,4 +201,41 @@ fn failed(why: impl std::fmt::Display) -> RestError {
         StatusCode::INTERNAL_SERVER_ERROR,
         format!("error reading file: {why}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use woodfrog_types::SandboxId;
+
+    use super::*;
+    use crate::envd::local::Locals;
+
+    /// A file of ten bytes of which five are left when it is read.
+    async fn shrunk(coding: Coding) -> Result<Bytes, axum::Error> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        file.rewind().unwrap();
+        file.set_len(5).unwrap();
+        let local = Locals::default().of(&SandboxId::generate());
+        let source = Source {
+            origin: Origin::Disk(file),
+            mtime_ns: 0,
+            size: 10,
+            left: Length::Known(10),
+            first: None,
+            _slot: local.transfer().await,
+        };
+        Ok(source.body(coding).collect().await?.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_ends_where_it_ends_unless_its_length_is_out() {
+        let packed = shrunk(Coding::Gzip).await.unwrap();
+        let mut text = String::new();
+        let mut unpacked = flate2::read::GzDecoder::new(&packed[..]);
+        unpacked.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "01234");
+        assert!(shrunk(Coding::Identity).await.is_err());
+    }
 }

@@ -22,6 +22,7 @@ use woodfrog_wire::native::exec::{PtyControl, PtyQuery};
 use woodfrog_wire::native::problem::Problem;
 
 use super::output::wire;
+use crate::door::Grant;
 use crate::native::extract::{InPath, Params};
 use crate::native::guest::{About, fault, lease};
 use crate::native::problem::Result;
@@ -47,6 +48,7 @@ const INPUT_PATIENCE: Duration = Duration::from_secs(3600);
 async fn pty(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
+    Extension(grant): Extension<Grant>,
     InPath(id): InPath,
     Params(query): Params<PtyQuery>,
     upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -57,7 +59,7 @@ async fn pty(
     let stream = stream.map_err(|error| fault(error, About::Process))?;
     Ok(upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| serve(app, id, socket, stream)))
+        .on_upgrade(move |socket| grant.hold(serve(app, id, socket, stream))))
 }
 
 async fn open(guest: &GuestLease, query: PtyQuery) -> std::result::Result<Followed, GuestError> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What part of a file is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::native) enum Wanted {
     All,
     Part(Range<u64>),
     /// Nothing of the file lies in the range.
@@ -13,7 +13,7 @@ pub(super) enum Wanted {
 
 /// Reads the header. What is not understood (several ranges, other units) means the whole file,
 /// as RFC 9110 allows.
-pub(super) fn parse(header: Option<&str>, size: u64) -> Wanted {
+pub(in crate::native) fn parse(header: Option<&str>, size: u64) -> Wanted {
     let Some((first, last)) = header
         .and_then(|text| text.trim().strip_prefix("bytes="))
         .and_then(|range| range.split_once('-'))
@@ -27,6 +27,7 @@ pub(super) fn parse(header: Option<&str>, size: u64) -> Wanted {
             Wanted::Part(first..size.min(last.saturating_add(1)))
         }
         (Some(first), None) if last.trim().is_empty() => Wanted::Part(first..size),
+        (None, Some(_)) if first.trim().is_empty() && size == 0 => Wanted::Unsatisfiable,
         (None, Some(0)) if first.trim().is_empty() => Wanted::Unsatisfiable,
         (None, Some(suffix)) if first.trim().is_empty() => {
             Wanted::Part(size.saturating_sub(suffix)..size)

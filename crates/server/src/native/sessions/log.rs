@@ -137,7 +137,9 @@ async fn export(
 }
 
 /// What is there of the log, a piece at a time. `None` at its end.
-async fn next_lines(reader: &mut Reader) -> Option<std::result::Result<String, std::io::Error>> {
+pub(super) async fn next_lines(
+    reader: &mut Reader,
+) -> Option<std::result::Result<String, std::io::Error>> {
     loop {
         match reader.ready().await {
             Ok(None) => return None,

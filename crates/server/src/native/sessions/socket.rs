@@ -2,8 +2,7 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocket};
 use axum::response::Response;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -16,6 +15,9 @@ use woodfrog_types::{Fault, SessionId, Timestamp};
 use woodfrog_wire::native::problem::Problem;
 use woodfrog_wire::native::session::{LogQuery, SessionCommand, event_line};
 
+use crate::door::Grant;
+
+use super::super::socket::{Upgrade, close, upgrade};
 use super::{App, Params, Result, Segments, answered, author, blocks, view};
 
 /// Bytes of one message from a client.
@@ -38,11 +40,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 async fn socket(
     State(app): State<App>,
     Extension(principal): Extension<Principal>,
+    Extension(grant): Extension<Grant>,
     Segments(id): Segments<String>,
     Params(query): Params<LogQuery>,
-    upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    wanted: Upgrade,
 ) -> Result<Response> {
-    let upgrade = upgrade.map_err(|error| Fault::invalid("upgrade", error.body_text()))?;
+    let upgrade = upgrade(wanted)?;
     let session = view(&app, &principal, &id).await?.session;
     app.sessions.attend(&session).await;
     let after = query.after.unwrap_or(0);
@@ -52,7 +55,7 @@ async fn socket(
         .with_ephemeral();
     Ok(upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| serve(app, session.id, socket, reader)))
+        .on_upgrade(move |socket| grant.hold(serve(app, session.id, socket, reader))))
 }
 
 async fn serve(app: App, id: SessionId, mut socket: WebSocket, mut reader: Reader) {
@@ -162,13 +165,4 @@ fn say(app: &App, id: &SessionId, kind: &str, author: Option<String>, data: &ser
 
 fn refusal(fault: &Fault) -> String {
     json!({"kind": "error", "code": fault.code.as_str(), "message": fault.message}).to_string()
-}
-
-async fn close(mut socket: WebSocket, fault: &Fault) {
-    let frame = CloseFrame {
-        code: close_code::AWAY,
-        reason: fault.code.as_str().into(),
-    };
-    // The peer may be gone already, and then there is nobody to tell.
-    drop(socket.send(Message::Close(Some(frame))).await);
 }

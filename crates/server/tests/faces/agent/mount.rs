@@ -5,7 +5,7 @@ use http::Request;
 use serde_json::json;
 
 use super::{Agent, code};
-use crate::fixture::{Answer, Server};
+use crate::fixture::{Answer, PAGES, Server};
 
 async fn with_key(server: &Server, path: &str, key: Option<&str>) -> Answer {
     let mut request = Request::builder().uri(path).header("host", "api.frog.test");
@@ -78,4 +78,29 @@ async fn the_default_sandbox_is_made_once_and_again_when_it_is_gone() {
     assert_eq!(ids().await, second);
     let refused = with_key(&server, "/agent/default/v1/health", None).await;
     assert_eq!(code(&refused), "token_invalid");
+}
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_call() {
+    let agent = Agent::start().await;
+    let health = format!("/agent/{}/v1/health", agent.sandbox);
+    let ask = async |method: &str, origin: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(&health)
+            .header("host", "api.frog.test")
+            .header("origin", origin)
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "authorization")
+            .body(Body::empty())
+            .expect("a request");
+        let answer = agent.server.send_request(request).await;
+        let allowed = answer.headers.get("access-control-allow-origin").cloned();
+        (answer.status.as_u16(), allowed)
+    };
+    // A browser asks without a key whether it may, and must be able to read a refusal.
+    let pages = Some(http::HeaderValue::from_static(PAGES));
+    assert_eq!(ask("OPTIONS", PAGES).await, (200, pages.clone()));
+    assert_eq!(ask("GET", PAGES).await, (401, pages));
+    assert_eq!(ask("OPTIONS", "https://elsewhere.test").await.1, None);
 }

@@ -1,0 +1,66 @@
+-- Workspaces, the people in them, and what they may use.
+
+CREATE TABLE workspaces (
+    id             TEXT COLLATE "C" PRIMARY KEY,
+    name           TEXT NOT NULL,
+    owner          TEXT NOT NULL,
+    generation     BIGINT NOT NULL,
+    created_at     BIGINT NOT NULL,
+    removing_since BIGINT
+);
+
+CREATE INDEX workspaces_by_age ON workspaces (created_at, id);
+CREATE INDEX workspaces_removing ON workspaces (removing_since, id)
+    WHERE removing_since IS NOT NULL;
+
+CREATE TABLE members (
+    workspace TEXT COLLATE "C" NOT NULL,
+    user_name TEXT COLLATE "C" NOT NULL,
+    role      TEXT NOT NULL,
+    joined_at BIGINT NOT NULL,
+    PRIMARY KEY (workspace, user_name)
+);
+
+CREATE INDEX members_by_user ON members (user_name, workspace);
+
+CREATE TABLE workspace_limits (
+    workspace  TEXT COLLATE "C" PRIMARY KEY,
+    limits     TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+
+-- Whom a key acts for, as what, where, and the secret that a rotation replaced. A key from before
+-- did the work of its workspace, or everything.
+ALTER TABLE api_keys ADD COLUMN user_name TEXT;
+ALTER TABLE api_keys ADD COLUMN role TEXT NOT NULL DEFAULT 'member';
+ALTER TABLE api_keys ADD COLUMN reach TEXT NOT NULL DEFAULT 'workspace';
+ALTER TABLE api_keys ADD COLUMN previous_digest BYTEA;
+ALTER TABLE api_keys ADD COLUMN previous_until BIGINT;
+UPDATE api_keys SET role = 'owner' WHERE scope = 'admin';
+CREATE INDEX api_keys_by_previous ON api_keys (previous_digest) WHERE previous_digest IS NOT NULL;
+
+-- Entries are only ever added behind the last one, and removed from the beginning by age.
+CREATE TABLE audit (
+    workspace  TEXT COLLATE "C" NOT NULL,
+    sequence   BIGINT NOT NULL,
+    at         BIGINT NOT NULL,
+    actor      TEXT NOT NULL,
+    key        TEXT,
+    action     TEXT NOT NULL,
+    target     TEXT NOT NULL,
+    outcome    TEXT NOT NULL,
+    detail     TEXT NOT NULL,
+    face       TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    hash       BYTEA NOT NULL,
+    PRIMARY KEY (workspace, sequence)
+);
+
+CREATE TABLE audit_ends (
+    workspace    TEXT COLLATE "C" PRIMARY KEY,
+    trimmed      BIGINT NOT NULL,
+    trimmed_hash BYTEA NOT NULL,
+    last         BIGINT NOT NULL,
+    last_hash    BYTEA NOT NULL
+);

@@ -1,0 +1,2 @@
+-- What a volume may hold. Those that were made before have no limit.
+ALTER TABLE volumes ADD COLUMN size_bytes BIGINT;
