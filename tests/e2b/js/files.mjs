@@ -127,7 +127,9 @@ test('signed URLs upload and download without a header', async () => {
   const down = await sbx.downloadUrl('signed.txt', { useSignatureExpiration: 60_000 })
   const response = await fetch(down)
   assert.equal(await response.text(), 'through a signed URL')
-  const forged = await fetch(down.replace(/signature=v1_./, 'signature=v1_0'))
+  // Another first character, whichever the signature has.
+  const forge = (_, first) => `signature=v1_${first === '0' ? '1' : '0'}`
+  const forged = await fetch(down.replace(/signature=v1_(.)/, forge))
   assert.ok([401, 400, 404].includes(forged.status), `${forged.status}`)
 })
 
