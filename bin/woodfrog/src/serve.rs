@@ -40,6 +40,9 @@ use crate::places::PoolPlaces;
 /// The guest's program, built beside the server.
 pub(crate) static GUEST: &[u8] = include_bytes!(env!("WOODFROG_GUEST_BINARY"));
 
+/// How often memory that was freed is given back.
+const GIVE_BACK: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// How long the meters and webhooks may take to end.
 const BILLING_END: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -145,6 +148,7 @@ async fn serve(config: Config) -> Result<()> {
         sockets.shutdown().await;
     });
     tokio::spawn(app.retainer.clone().run(stop.clone()));
+    tokio::spawn(stay_small(stop.clone()));
     let (runs, ending) = (app.runs.clone(), stop.clone());
     tokio::spawn(async move { runs.tend(ending).await });
     let told = tokio::spawn({
@@ -175,6 +179,20 @@ async fn serve(config: Config) -> Result<()> {
     driver.shutdown().await;
     tracing::info!("ended; sandboxes keep running");
     Ok(())
+}
+
+/// Gives back, now and then, what large transfers and bursts left behind.
+async fn stay_small(stop: CancellationToken) {
+    let trim = || tokio::task::spawn_blocking(woodfrog_linux::memory::give_back_freed);
+    while stop
+        .run_until_cancelled(tokio::time::sleep(GIVE_BACK))
+        .await
+        .is_some()
+    {
+        if let Err(error) = trim().await {
+            tracing::warn!(%error, "freed memory was not given back");
+        }
+    }
 }
 
 /// Tells a collector of runs, if there is one; what sends is to be run.

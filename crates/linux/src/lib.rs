@@ -9,6 +9,7 @@ pub mod fdpass;
 pub mod idmap;
 pub mod launcher;
 pub mod limits;
+pub mod memory;
 pub mod netns;
 pub mod overlay;
 pub mod packages;
