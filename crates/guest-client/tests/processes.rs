@@ -214,21 +214,30 @@ async fn unread_output_is_dropped_with_a_gap() {
 async fn a_timeout_kills_the_session() {
     let guest = TestGuest::start().await;
     let script = "sleep 1000 & echo $!; wait";
-    let request = StartRequest {
-        timeout_ms: Some(300),
-        ..sh(script)
-    };
-    let mut stream = guest.client.start(request).await.unwrap();
-    let all = collect(&mut stream).await;
-    assert!(all.end().timed_out);
-    assert_eq!(
-        all.end().exit,
-        Exit::Signaled {
-            signal: 9,
-            core: false
+    let mut timeout_ms = 3_000;
+    let child = loop {
+        let request = StartRequest {
+            timeout_ms: Some(timeout_ms),
+            ..sh(script)
+        };
+        let mut stream = guest.client.start(request).await.unwrap();
+        let all = collect(&mut stream).await;
+        assert!(all.end().timed_out);
+        assert_eq!(
+            all.end().exit,
+            Exit::Signaled {
+                signal: 9,
+                core: false
+            }
+        );
+        let child = all.out().trim().to_owned();
+        if !child.is_empty() {
+            break child;
         }
-    );
-    let child = all.out().trim().to_owned();
+        // Killed before it could say anything: once more, with more time.
+        timeout_ms *= 2;
+        assert!(timeout_ms < 30_000, "the shell says nothing");
+    };
     eventually("the descendant dies", async || {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z ")
@@ -250,11 +259,10 @@ async fn a_background_child_does_not_hold_the_end() {
     let script = format!(
         "(trap 'touch {marker}' EXIT; while [ ! -e {marker}.stop ]; do echo x; sleep 0.02; done) & echo $!"
     );
-    let begin = Instant::now();
     let mut stream = guest.client.start(sh(&script)).await.unwrap();
     let all = collect(&mut stream).await;
-    assert!(begin.elapsed() < Duration::from_secs(10));
-    let child = all.out().lines().next().unwrap().to_owned();
+    // The child may have written before the shell did.
+    let child = all.out().lines().find(|l| *l != "x").unwrap().to_owned();
     for _ in 0..5 {
         assert!(std::path::Path::new(&format!("/proc/{child}")).exists());
         guest.client.hello().await.unwrap();
@@ -559,6 +567,12 @@ async fn some_are_kept_until_they_are_forgotten() {
     request.keep = Keep::UntilForgotten;
     let kept = guest.client.start_detached(request).await.unwrap();
     let brief = guest.client.start_detached(sh("echo brief")).await.unwrap();
+    // It is forgotten once enough have ended after it.
+    eventually("it ends", async || {
+        let all = guest.client.processes().await.unwrap();
+        all.iter().any(|p| p.id == brief.id && p.end.is_some())
+    })
+    .await;
     for _ in 0..=limits::ENDED_KEPT {
         collect(&mut guest.client.start(sh(":")).await.unwrap()).await;
     }

@@ -89,15 +89,16 @@ async fn a_flood_is_refused_and_passes() {
 async fn connects_to_ports_inside() {
     let guest = TestGuest::start().await;
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        // Bound and not listening: no other program of this machine answers there in its place.
-        let reserved = tokio::net::TcpSocket::new_v4().unwrap();
-        if address.starts_with('[') {
-            reserved
-                .bind(([127, 0, 0, 1], port).into())
-                .expect("a port that is free for both");
-        }
+        let (listener, port, _reserved) = loop {
+            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            // Bound and not listening: no other program of this machine answers there in its
+            // place. If one has the port already, another is taken.
+            let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+            if !address.starts_with('[') || reserved.bind(([127, 0, 0, 1], port).into()).is_ok() {
+                break (listener, port, reserved);
+            }
+        };
         assert!(
             guest
                 .client

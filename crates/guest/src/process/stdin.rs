@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long after the end of its process an input operation waits for its own end.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_secs(10);
 
 enum Target {
     Closed,

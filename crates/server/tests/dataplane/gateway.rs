@@ -8,7 +8,7 @@ use axum::routing::any;
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use woodfrog_types::network::NetworkSpec;
 
 use crate::common::{PATIENCE, Setup, World};
@@ -180,12 +180,10 @@ async fn upgrades_become_pipes() {
 #[tokio::test]
 async fn closed_ports_and_unknown_sandboxes_are_told() {
     let world = World::start().await;
-    let port = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Bound and not listening: no other program of this machine answers there.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = closed.local_addr().unwrap().port();
     let answer = world
         .fetch(world.to_port(port, "GET", "/").body(Body::empty()).unwrap())
         .await;

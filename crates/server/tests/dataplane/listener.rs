@@ -1,7 +1,7 @@
 //! Connections: protocols, slow clients, shutdown.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use http::{Request, Version};
@@ -155,6 +155,6 @@ async fn shutdown_lets_answers_finish_and_cuts_those_that_do_not() {
         .unwrap()
         .unwrap();
     served.unwrap();
-    assert!(begin.elapsed() < woodfrog_server::serve::DRAIN + Duration::from_secs(5));
+    assert!(begin.elapsed() < woodfrog_server::serve::DRAIN + PATIENCE);
     assert!(TcpStream::connect(world.address).await.is_err());
 }

@@ -222,8 +222,12 @@ async fn terminals_take_input_and_sizes() {
     let pid = frames.message().await["event"]["start"]["pid"]
         .as_u64()
         .unwrap();
-    let first = frames.message().await;
-    assert_eq!(output(&[first], "pty"), b"24 80\r\n");
+    // A line may come in pieces.
+    let mut first = Vec::new();
+    while !output(&first, "pty").ends_with(b"\r\n") {
+        first.push(frames.message().await);
+    }
+    assert_eq!(output(&first, "pty"), b"24 80\r\n");
     let size = json!({"process": {"pid": pid}, "pty": {"size": {"cols": 100, "rows": 30}}});
     assert_eq!(
         world

@@ -113,16 +113,18 @@ async fn output_goes_on_where_its_connection_broke() {
         .await;
     // The shell holds both ends: opened anew for each line, it could meet the
     // writer before it as that one closes, read an end and go a line ahead.
-    let gate = world.home().join("gate");
+    let (gate, unready) = (world.home().join("gate"), world.home().join("gate.new"));
     rustix::fs::mknodat(
         rustix::fs::CWD,
-        &gate,
+        &unready,
         rustix::fs::FileType::Fifo,
         rustix::fs::Mode::from_raw_mode(0o666),
         0,
     )
     .unwrap();
-    rustix::fs::chmod(&gate, rustix::fs::Mode::from_raw_mode(0o666)).unwrap();
+    rustix::fs::chmod(&unready, rustix::fs::Mode::from_raw_mode(0o666)).unwrap();
+    // It has its name only now that the shell may open it, which does so as soon as it sees it.
+    std::fs::rename(&unready, &gate).unwrap();
     let mut messages = vec![frames.message().await];
     for line in 1..=6 {
         let want = format!("line {line}\n");

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -70,22 +71,25 @@ fn binary() -> PathBuf {
     let mut path = std::env::current_exe().expect("this program's path");
     path.pop();
     path.pop();
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "woodfrog-guest",
-            "--bin",
-            "woodfrog-guest",
-        ])
-        .args(path.ends_with("release").then_some("--release"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(
-        built.expect("cargo runs").success(),
-        "the guest is not built"
-    );
+    static BUILD: Once = Once::new();
+    BUILD.call_once(|| {
+        let built = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+            .args([
+                "build",
+                "--quiet",
+                "-p",
+                "woodfrog-guest",
+                "--bin",
+                "woodfrog-guest",
+            ])
+            .args(path.ends_with("release").then_some("--release"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(
+            built.expect("cargo runs").success(),
+            "the guest is not built"
+        );
+    });
     path.join("woodfrog-guest")
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use woodfrog_types::Timestamp;
 
 use crate::fixture::Server;
 
@@ -125,6 +126,11 @@ async fn tags_are_counted_found_and_listed_with_their_builds() {
     let server = Server::start().await;
     let first = build(&server, &["v1", "latest"]).await;
     let second = build(&server, &["latest"]).await;
+    // What is tagged now must be newer, and times are in milliseconds.
+    let at = Timestamp::now();
+    while Timestamp::now() == at {
+        std::thread::yield_now();
+    }
     let body = json!({"target": format!("mine:{first}"), "tags": ["stable"]}).to_string();
     let tagged = server.call("POST", "/templates/tags", &body).await;
     assert_eq!(tagged.status, 201, "{tagged:?}");

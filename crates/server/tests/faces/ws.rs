@@ -164,7 +164,7 @@ async fn extensions_are_understood() {
     client
         .say(json!({
             "language": "bash", "code": "pwd; echo $FROG $POND; sleep 100",
-            "cwd": dir, "env": {"POND": "deep"}, "timeout": 0.5,
+            "cwd": dir, "env": {"POND": "deep"}, "timeout": 5,
         }))
         .await;
     assert_eq!(client.status().await, "EXECUTION_RUNNING");

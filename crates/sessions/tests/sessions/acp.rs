@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 use woodfrog_sessions::acp::Envelope;
-use woodfrog_sessions::{Options, Posted};
+use woodfrog_sessions::{Options, Posted, Sessions};
 use woodfrog_types::Code;
 use woodfrog_types::session::{Source, kind};
 
@@ -67,13 +67,15 @@ async fn an_agent_that_dies_at_once_says_why() {
 
 #[tokio::test]
 async fn an_agent_that_leaves_requests_unanswered_is_started_again() {
+    let mut world = World::new().await;
+    let session = world.conversation("s").await;
+    world.signal_agents(Signal::STOP).await;
+    // A server that waits briefly comes only now: until here there were answers to wait for.
     let options = Options {
         request_timeout: Duration::from_millis(300),
         ..Options::default()
     };
-    let mut world = World::with(options).await;
-    let session = world.conversation("s").await;
-    world.signal_agents(Signal::STOP).await;
+    world.sessions = Sessions::new(world.store(), world.machine.clone(), options);
     for asked in 0..3 {
         let seen = world.log("s").await;
         assert!(!kinds(&seen).contains(&kind::AGENT_EXITED), "after {asked}");

@@ -29,13 +29,13 @@ fn retainer(world: &World, server: Retention) -> (Retainer, Arc<MemoryStore>) {
     (Retainer::new(&shared, server), store)
 }
 
-/// So many entries in both streams, one a second.
-async fn fill(store: &MemoryStore, session: &Session, count: i64) {
+/// So many entries in both streams, one a second; says when the first was written.
+async fn fill(store: &MemoryStore, session: &Session, count: i64) -> Timestamp {
     let (_, end) = store.session_claim(&session.id).await.unwrap();
-    let now = Timestamp::now().as_millis();
+    let now = Timestamp::now();
     let event = |stream, number: i64| NewSessionEvent {
         stream,
-        at: Timestamp::from_millis(now + number * 1000),
+        at: Timestamp::from_millis(now.as_millis() + number * 1000),
         source: Source::Agent,
         kind: kind::MESSAGE.to_owned(),
         author: None,
@@ -54,6 +54,7 @@ async fn fill(store: &MemoryStore, session: &Session, count: i64) {
         turns: Vec::new(),
     };
     store.session_append(append).await.unwrap();
+    now
 }
 
 async fn sweep(retainer: &Retainer, now: Timestamp) -> Swept {
@@ -118,14 +119,14 @@ async fn old_entries_go_and_who_comes_late_is_told() {
     };
     let (retainer, _) = retainer(&world, server);
     let session = world.managed(json!({})).await;
-    fill(&world.store(), &session, 5_000).await;
+    let first = fill(&world.store(), &session, 5_000).await;
     assert_eq!(sweep(&retainer, days_on(0)).await.trimmed, 0);
     // A day after the first 2,500.
-    let now = Timestamp::from_millis(days_on(1).as_millis() + 2_500_000);
+    let now = Timestamp::from_millis(first.as_millis() + DAY + 2_500_000);
     assert_eq!(sweep(&retainer, now).await.trimmed, 1);
     let slice = world.sessions.read(&session.id, Stream::Log, 4_999, 1, 1);
     let end = slice.await.unwrap().end;
-    assert!((2_490..2_510).contains(&end.log_first), "{end:?}");
+    assert_eq!(end.log_first, 2_501, "{end:?}");
     assert_eq!(end.log_first, end.universal_first);
     let read = world.sessions.read(&session.id, Stream::Log, 0, 1, 1).await;
     assert_eq!(code(read), Code::Trimmed);

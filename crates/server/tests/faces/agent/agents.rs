@@ -1,25 +1,23 @@
 //! Agents of a sandbox.
 
-use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{Agent, code};
 
 /// Puts a launcher where anybody may put one.
-async fn launcher(agent: &Agent, name: &str, script: &'static str) -> String {
+fn launcher(agent: &Agent, name: &str, script: &str) -> String {
     let path = format!(".local/share/sandbox-agent/bin/agent_processes/{name}-acp");
     let path = agent.server.path(&path);
-    agent.put(&format!("/v1/fs/file?path={path}"), script).await;
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).expect("executable");
+    woodfrog_testkit::program::write(Path::new(&path), script).expect("written");
     path
 }
 
 #[tokio::test]
 async fn agents_are_listed_as_the_sandbox_has_them() {
     let agent = Agent::start().await;
-    let launcher = launcher(&agent, "codex", "#!/bin/sh\n").await;
+    let launcher = launcher(&agent, "codex", "#!/bin/sh\n");
     let listed = agent.call("GET", "/v1/agents").await.json();
     let all = listed["agents"].as_array().expect("a list");
     let ids: Vec<&Value> = all.iter().map(|one| &one["id"]).collect();
@@ -65,7 +63,7 @@ read line
 echo '{"jsonrpc":"2.0","id":2,"result":{"sessionId":"s","configOptions":[{"id":"model"}]}}'
 exec sleep 100000
 "#;
-    launcher(&agent, "gemini", script).await;
+    launcher(&agent, "gemini", script);
     let path = "/v1/agents/gemini?config=true&no_cache=true";
     let gemini = agent.call("GET", path).await.json();
     assert_eq!(gemini["configOptions"], json!([{"id": "model"}]));
@@ -74,7 +72,7 @@ exec sleep 100000
     assert!(brief.get("configOptions").is_none(), "{brief}");
     let refusing = "#!/bin/sh\nread line\n\
         echo '{\"id\":1,\"error\":{\"code\":1,\"message\":\"log in first\"}}'\nread line\n";
-    launcher(&agent, "amp", refusing).await;
+    launcher(&agent, "amp", refusing);
     let amp = agent.call("GET", "/v1/agents/amp?config=true").await.json();
     let error = amp["configError"].as_str().expect("an error");
     assert!(error.ends_with("log in first"), "{error}");
@@ -83,7 +81,7 @@ exec sleep 100000
 #[tokio::test]
 async fn an_agent_that_is_there_is_not_installed_again() {
     let agent = Agent::start().await;
-    let path = launcher(&agent, "pi", "#!/bin/sh\n").await;
+    let path = launcher(&agent, "pi", "#!/bin/sh\n");
     let done = agent.json("POST", "/v1/agents/pi/install", json!({})).await;
     assert_eq!(
         done.json(),

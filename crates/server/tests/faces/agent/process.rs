@@ -207,7 +207,8 @@ async fn processes_are_stopped_killed_and_deleted() {
     let refused = agent.call("DELETE", &path).await;
     assert_eq!(code(&refused), "conflict");
     for _ in 0..2 {
-        let stopped = agent.call("POST", &format!("{path}/stop")).await.json();
+        let stop = format!("{path}/stop?waitMs=20000");
+        let stopped = agent.call("POST", &stop).await.json();
         assert_eq!(stopped["status"], "exited", "{stopped}");
         assert!(stopped.get("exitCode").is_none(), "{stopped}");
         assert!(stopped.get("pid").is_none(), "{stopped}");

@@ -1,5 +1,7 @@
 //! What the contract lists as defects of another server, each by its number.
 
+use std::cell::Cell;
+
 use serde_json::json;
 use woodfrog_sandbox::fake::Call;
 
@@ -80,8 +82,9 @@ async fn c3_an_exit_code_is_told() {
 #[tokio::test]
 async fn c4_work_is_no_idleness() {
     let served = Served::start().await;
-    let mut client = served.create(json!({"idle_timeout": 1})).await;
-    assert_eq!(client.run("bash", "sleep 2").await, 0);
+    // Long enough for the code to begin.
+    let mut client = served.create(json!({"idle_timeout": 4})).await;
+    assert_eq!(client.run("bash", "sleep 6").await, 0);
     // Then nothing happens.
     client.statuses(&["DELETING", "DELETED"]).await;
     client.closed(1000).await;
@@ -256,11 +259,11 @@ async fn a_second_client_is_refused_while_the_first_lives() {
     client.exec("bash", "sleep 1000").await;
     assert_eq!(client.status().await, "EXECUTION_RUNNING");
     let mut second = served.attach(&client, &[]).await;
-    let (status, ()) = tokio::join!(second.status(), async {
-        // It answers pings only while it is read from.
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(1), client.next());
-        assert!(waited.await.is_err(), "nothing comes");
-    });
+    // The first answers pings only while it is read from; nothing comes to it.
+    let status = tokio::select! {
+        status = second.status() => status,
+        frame = client.next() => panic!("{frame:?}"),
+    };
     assert_eq!(status, "IN_USE");
     second.closed(1011).await;
     client.act("kill_process").await;
@@ -320,7 +323,8 @@ async fn restoring() -> (
     let wanted = ["CHECKPOINTING", "DELETING", "DELETED", "CHECKPOINTED"];
     client.statuses(&wanted).await;
     client.closed(1000).await;
-    driver.set_delay(Call::Restore, std::time::Duration::from_secs(3));
+    // Long enough for another one to come meanwhile.
+    driver.set_delay(Call::Restore, std::time::Duration::from_secs(10));
     let mut first = served.attach(&client, &[]).await;
     assert_eq!(first.status().await, "RESTORING");
     (served, driver, first)
@@ -332,17 +336,16 @@ async fn a_second_client_does_not_disturb_the_first_s_restore() {
     // Said before its time: it is done after the restore.
     first.act("reconnect").await;
     let mut second = served.attach(&first, &[]).await;
-    let began = std::time::Instant::now();
+    let restored = Cell::new(false);
     let refused = async {
         assert_eq!(second.status().await, "IN_USE");
-        assert!(
-            began.elapsed() < std::time::Duration::from_secs(2),
-            "at once"
-        );
+        assert!(!restored.get(), "it need not wait for the restore");
         second.closed(1011).await;
     };
     let served_first = async {
-        first.statuses(&["RUNNING", "EXECUTION_DONE"]).await;
+        first.statuses(&["RUNNING"]).await;
+        restored.set(true);
+        first.statuses(&["EXECUTION_DONE"]).await;
     };
     tokio::join!(refused, served_first);
 }
