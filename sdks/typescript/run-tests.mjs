@@ -3,6 +3,7 @@
 // runs their tests.
 //
 //   node run-tests.mjs [name part]...          e.g. `sqlite redis`
+//   node run-tests.mjs --install               only installs
 //
 // Needed on the machine: Node 20 or newer, npm; for the tests of those drivers the Debian packages
 // chromium, postgresql and redis-server. Servers are started by the tests, on loopback, in folders
@@ -39,10 +40,11 @@ function node() {
 }
 
 if (!installed()) run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-run(process.execPath, ["node_modules/typescript/bin/tsc", "-b", "persist", "provider"]);
 const parts = process.argv.slice(2);
+if (parts.includes("--install")) process.exit();
+run(process.execPath, ["node_modules/typescript/bin/tsc", "-b", "persist", "provider"]);
 const tests = ["persist", "provider"]
   .flatMap((name) => readdirSync(join(name, "test")).map((file) => join(name, "test", file)))
   .filter((file) => file.endsWith(".test.mjs") && (parts.length === 0 || parts.some((part) => file.includes(part))));
 if (tests.length === 0) throw new Error(`no test is called like ${parts.join(" or ")}`);
-run(node(), ["--no-warnings", "--test", "--test-reporter=spec", "--test-concurrency=1", "--test-timeout=300000", ...tests]);
+run(node(), ["--no-warnings", "--test", "--test-reporter=spec", "--test-concurrency=1", "--test-timeout=600000", ...tests]);

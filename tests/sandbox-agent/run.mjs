@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 
 const here = dirname(fileURLToPath(import.meta.url))
 /** Longer than any program takes. */
-const PROGRAM_TIMEOUT_MS = 300_000
+const PROGRAM_TIMEOUT_MS = 600_000
 
 /**
  * Runs the programs whose names have one of `parts` in them (all, if there are none) and says how

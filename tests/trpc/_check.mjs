@@ -11,7 +11,7 @@ export function test(name, body) {
 }
 
 /** Waits until `probe` is truthy; the last value is returned. */
-export async function until(probe, what, timeoutMs = 10_000) {
+export async function until(probe, what, timeoutMs = 60_000) {
   const end = Date.now() + timeoutMs
   for (;;) {
     const value = await probe()

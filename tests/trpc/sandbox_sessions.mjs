@@ -112,12 +112,12 @@ test('without a key every call is UNAUTHORIZED', async () => {
 
 test('an idle sandbox is paused, and activity wakes it', async () => {
   const api = connect('httpLink')
-  const mine = await session(`idle-${version}`, 'u', 1000)
+  const mine = await session(`idle-${version}`, 'u', 5000)
   const look = () => api.sandbox.getSession.query({ sandboxId: mine.sandboxId })
   const paused = await until(async () => {
     const { session } = await look()
     return session.state === 'PAUSED' && session
-  }, 'paused when idle', 30_000)
+  }, 'paused when idle')
   assert.equal(typeof paused.pausedAt, 'number')
   const active = await api.sandbox.updateActivity.mutate({ sandboxId: mine.sandboxId })
   assert.equal(active.success, true, active.error)

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use woodfrog_testkit::Server;
 
-use crate::sdk::{copy_helpers, free_port, run_bounded, sources};
+use crate::sdk::{PROGRAM, copy_helpers, free_port, run_bounded, sources};
 use crate::server::root;
 use crate::setup::node_program;
+use crate::step::run_over_network;
 use crate::suite::Tally;
 
 /// What the programs load, with their releases.
@@ -18,6 +19,9 @@ const PACKAGES: [&str; 2] = ["sandbox-agent@0.4.2", "ws@8.23.0"];
 const PROGRAMS: &str = "tests/sandbox-agent/js";
 /// How long `agent-server` may take to listen.
 const START: Duration = Duration::from_secs(20);
+/// How long the TypeScript packages' tests may take: they start databases and a browser, and write
+/// thousands of events to disk one by one.
+const PACKAGE_TESTS: Duration = Duration::from_secs(1200);
 const TOKEN: &str = "token-of-the-tests";
 
 /// Runs every program whose name contains `filter`, in both ways. The server asks for keys.
@@ -31,7 +35,10 @@ pub(crate) fn run(server: &Server, filter: &str, tally: &mut Tally) -> Result<()
     if "typescript".contains(filter) {
         let mut packages = Command::new(node_program());
         packages.arg(root().join("sdks/typescript/run-tests.mjs"));
-        run_bounded("TypeScript packages", &packages, tally);
+        let mut install = Command::new(node_program());
+        install.args(packages.get_args()).arg("--install");
+        run_over_network(&mut install).context("install what the TypeScript packages need")?;
+        run_bounded("TypeScript packages", &packages, PACKAGE_TESTS, tally);
     }
     Ok(())
 }
@@ -131,12 +138,12 @@ fn without_one(server: &Server, programs: &[PathBuf], dir: &Path, tally: &mut Ta
     }
 }
 
-/// Against a server that was told to install nothing and to wait for a moment only.
+/// Against a server that was told to install nothing and to wait for a few seconds only.
 fn limits(binary: &Path, program: &Path, dir: &Path, tally: &mut Tally) -> Result<()> {
     let standalone = Standalone::new(binary, "agent-server-limits")?;
     let _running = standalone.start(&[
         ("SANDBOX_AGENT_REQUIRE_PREINSTALL", "1"),
-        ("SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS", "1500"),
+        ("SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS", "6000"),
     ])?;
     standalone.run(program, dir, &[("WOODFROG_AGENT_LIMITS", "1")], tally)
 }
@@ -154,7 +161,8 @@ fn run_copy(
     copy_helpers(program, dir)?;
     command.arg(&copy);
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    run_bounded(&format!("{name} · sandbox-agent · {way}"), &command, tally);
+    let title = format!("{name} · sandbox-agent · {way}");
+    run_bounded(&title, &command, PROGRAM, tally);
     Ok(())
 }
 
@@ -178,7 +186,7 @@ fn install() -> Result<PathBuf> {
     // The reference server's binary, which only its own check needs.
     .arg("--omit=optional")
     .args(PACKAGES);
-    crate::step::run(npm.current_dir(&dir)).context("install the sandbox-agent package")?;
+    run_over_network(npm.current_dir(&dir)).context("install the sandbox-agent package")?;
     Ok(dir)
 }
 

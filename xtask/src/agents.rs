@@ -26,7 +26,7 @@ pub(crate) fn ensure(cache: &Path) -> Result<()> {
     std::fs::write(dir.join("package.json"), &wanted)?;
     let mut install = Command::new("npm");
     install.args(["install", "--no-audit", "--no-fund", "--loglevel=error"]);
-    crate::step::run(install.current_dir(&dir)).context("install the agents")?;
+    crate::step::run_over_network(install.current_dir(&dir)).context("install the agents")?;
     std::fs::write(marker, wanted)?;
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(crate) fn ensure(cache: &Path) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let mut install = Command::new("npm");
     install.args(["install", "--no-audit", "--no-fund", "--loglevel=error"]);
-    crate::step::run(install.arg("--prefix").arg(&dir).arg(PACKAGE))
+    crate::step::run_over_network(install.arg("--prefix").arg(&dir).arg(PACKAGE))
         .with_context(|| format!("install {PACKAGE}"))?;
     let program = own(cache);
     if !is_new_enough(&program) {

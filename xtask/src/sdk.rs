@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -20,6 +21,9 @@ use crate::suite::Tally;
 const DOMAIN: &str = "wf.test";
 /// Where that name server listens; `resolv.conf` knows no ports.
 const DNS_ADDRESS: &str = "127.0.0.153";
+
+/// How long a program may take.
+pub(crate) const PROGRAM: Duration = Duration::from_secs(600);
 
 /// How a program reaches the server.
 enum Mode {
@@ -217,17 +221,17 @@ fn run_program(mode: &Mode, sdk: &str, program: &Path, source: &Path, tally: &mu
     run_bounded(
         &format!("{name} · {sdk} · {}", mode.name()),
         &command,
+        PROGRAM,
         tally,
     );
 }
 
 /// Runs a program for a limited time and counts how it went.
-pub(crate) fn run_bounded(title: &str, command: &Command, tally: &mut Tally) {
+pub(crate) fn run_bounded(title: &str, command: &Command, limit: Duration, tally: &mut Tally) {
     println!("\n--- {title}");
-    let limit = ["timeout", "--kill-after=5", "300"];
-    let mut bounded = Command::new(limit[0]);
+    let mut bounded = Command::new("timeout");
     bounded
-        .args(&limit[1..])
+        .args(["--kill-after=5", &limit.as_secs().to_string()])
         .arg(command.get_program())
         .args(command.get_args());
     for (key, value) in command.get_envs() {

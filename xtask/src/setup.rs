@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::agents;
 use crate::node;
-use crate::step::{on_path, step};
+use crate::step::{on_path, run_over_network, step};
 
 /// Program on the path → Debian package, for running sandboxes.
 const RUNTIME: &[(&str, &str)] = &[
@@ -104,7 +104,7 @@ fn apt(packages: &[&str]) -> Result<()> {
 }
 
 fn run_apt(args: &[&str]) -> Result<()> {
-    crate::step::run(
+    run_over_network(
         Command::new("apt-get")
             .args(args)
             .env("DEBIAN_FRONTEND", "noninteractive"),
@@ -142,7 +142,7 @@ fn javascript(version: &str) -> Result<()> {
         "{\"private\":true,\"type\":\"module\"}\n",
     )?;
     let package = format!("e2b@{version}");
-    crate::step::run(
+    run_over_network(
         Command::new("npm")
             .args([
                 "install",
@@ -172,7 +172,7 @@ fn python(version: &str) -> Result<()> {
                 .arg(&dir),
         )?;
     }
-    crate::step::run(
+    run_over_network(
         Command::new(program)
             .args(["-m", "pip", "install", "-q"])
             .arg(format!("e2b=={version}")),

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,6 +31,25 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// How often a command that needs the network is tried.
+const TRIES: u32 = 3;
+/// How long it waits before the second try; each later one waits three times as long.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs a command that needs the network, like [`run`], and again if it fails.
+pub(crate) fn run_over_network(command: &mut Command) -> Result<()> {
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match run(command) {
+            Ok(()) => return Ok(()),
+            Err(error) => println!("{error:#}; again in {} s", pause.as_secs()),
+        }
+        std::thread::park_timeout(pause);
+        pause *= 3;
+    }
+    run(command)
+}
+
 /// Runs a command and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = describe(command);
@@ -49,7 +68,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// How long a command that ended may be silent before its output is taken to be over.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Runs a command, shows its output, and hands every line to `see`.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use woodfrog_testkit::Server;
 
-use crate::sdk::{copy_helpers, run_bounded, sources};
+use crate::sdk::{PROGRAM, copy_helpers, run_bounded, sources};
 use crate::server::root;
 use crate::setup::node_program;
 use crate::suite::Tally;
@@ -37,7 +37,7 @@ pub(crate) fn run(server: &Server, filter: &str, tally: &mut Tally) -> Result<()
                 .env("TRPC_VERSION", version);
             let name = program.file_name().unwrap_or_default().to_string_lossy();
             let title = format!("{name} · @trpc/client {version}");
-            run_bounded(&title, &command, tally);
+            run_bounded(&title, &command, PROGRAM, tally);
         }
     }
     Ok(())
@@ -63,6 +63,6 @@ fn install(version: &str) -> Result<PathBuf> {
             format!("superjson@{SUPERJSON}"),
         ])
         .current_dir(&dir);
-    crate::step::run(&mut command).context("install the tRPC client")?;
+    crate::step::run_over_network(&mut command).context("install the tRPC client")?;
     Ok(dir)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use woodfrog_testkit::Server;
 
-use crate::sdk::{copy_helpers, run_bounded, sources};
+use crate::sdk::{PROGRAM, copy_helpers, run_bounded, sources};
 use crate::server::root;
 use crate::setup::node_program;
 use crate::suite::Tally;
@@ -55,7 +55,8 @@ fn ask(
         .env("WOODFROG_WS_URL", format!("{url}/ws"))
         .env("WOODFROG_API_KEY", key.trim());
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    run_bounded(&format!("{name} · WebSocket · {language}"), command, tally);
+    let title = format!("{name} · WebSocket · {language}");
+    run_bounded(&title, command, PROGRAM, tally);
     Ok(())
 }
 
@@ -71,7 +72,8 @@ fn node() -> Result<PathBuf> {
     let mut npm = Command::new("npm");
     npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error"])
         .args(["--ignore-scripts", NODE_LIBRARY]);
-    crate::step::run(npm.current_dir(&dir)).context("install the WebSocket library")?;
+    crate::step::run_over_network(npm.current_dir(&dir))
+        .context("install the WebSocket library")?;
     Ok(dir)
 }
 
@@ -89,7 +91,7 @@ fn interpreter() -> Result<PathBuf> {
     )?;
     let mut pip = Command::new(&program);
     pip.args(["-m", "pip", "install", "-q", PYTHON_LIBRARY]);
-    crate::step::run(&mut pip).context("install the WebSocket library")?;
+    crate::step::run_over_network(&mut pip).context("install the WebSocket library")?;
     std::fs::write(marker, "")?;
     Ok(program)
 }

@@ -35,12 +35,21 @@ test('envs, cwd and user of one call', async () => {
 })
 
 test('output arrives while the command runs', async () => {
-  const times = []
-  await sbx.commands.run('for i in 1 2 3; do echo $i; sleep 0.3; done', {
-    onStdout: () => times.push(performance.now()),
-  })
-  assert.ok(times.length >= 3)
-  assert.ok(times.at(-1) - times[0] > 400, `${times.at(-1) - times[0]} ms apart`)
+  let seen = ''
+  let told
+  const first = new Promise((resolve) => (told = resolve))
+  const onStdout = (text) => {
+    seen += text
+    told()
+  }
+  const script = 'echo one; until [ -e /tmp/go-on ]; do sleep 0.05; done; echo two'
+  const running = sbx.commands.run(script, { onStdout })
+  // It cannot end before it is told to go on, and it is told only when its output is here.
+  await Promise.race([first, running])
+  assert.equal(seen, 'one\n')
+  await sbx.files.write('/tmp/go-on', '')
+  await running
+  assert.equal(seen, 'one\ntwo\n')
 })
 
 test('a timeout kills the command', async () => {

@@ -25,7 +25,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', ${port}), H).serve_forever()
 }
 
 test('the metadata address and the host are out of reach', async () => {
-  const sbx = await Sandbox.create({ timeoutMs: 60_000 })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000 })
   try {
     for (const address of ['169.254.169.254:80', '10.200.0.1:22', '192.168.0.1:80']) {
       const result = await sbx.commands.run(
@@ -39,7 +39,7 @@ test('the metadata address and the host are out of reach', async () => {
 })
 
 test('create without internet access, and rules can be replaced', async () => {
-  const sbx = await Sandbox.create({ timeoutMs: 60_000, allowInternetAccess: false })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000, allowInternetAccess: false })
   try {
     assert.equal((await sbx.commands.run('echo works')).stdout, 'works\n')
     await sbx.updateNetwork({ allowOut: ['203.0.113.7'], denyOut: ['0.0.0.0/0'] })
@@ -55,7 +55,7 @@ test('bad rules are refused', async () => {
 })
 
 test('a sandbox without public traffic asks for its token', async () => {
-  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { allowPublicTraffic: false } })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000, network: { allowPublicTraffic: false } })
   try {
     await serve(sbx, 8000)
     const refused = await fetch(target(sbx, 8000), { headers: routing(sbx, 8000) })
@@ -72,7 +72,7 @@ test('a sandbox without public traffic asks for its token', async () => {
 
 test('maskRequestHost replaces the Host header', async () => {
   const sbx = await Sandbox.create({
-    timeoutMs: 60_000,
+    timeoutMs: 300_000,
     network: { maskRequestHost: 'localhost:${PORT}' },
   })
   try {
@@ -89,7 +89,7 @@ test('maskRequestHost replaces the Host header', async () => {
 test('rules set headers, and their values are not told', async () => {
   const headers = { 'X-Key': 'secret-1' }
   const rules = { 'API.egress.test': [{ transform: { headers } }] }
-  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { rules } })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000, network: { rules } })
   try {
     const told = JSON.stringify((await sbx.getInfo()).network.rules)
     assert.match(told, /api\.egress\.test/)
@@ -113,7 +113,7 @@ test('secrets are filled into headers and told to nobody', async () => {
     const headers = { Authorization: `Bearer ${Secret.fill(secret)}` }
     return { 'api.egress.test': [{ transform: { headers } }] }
   }
-  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { rules: rules(name) } })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000, network: { rules: rules(name) } })
   try {
     assert.doesNotMatch(JSON.stringify(await sbx.getInfo()), /value-of-it/)
     assert.equal((await sbx.commands.run('env | grep -c value-of-it || true')).stdout, '0\n')
@@ -139,7 +139,7 @@ test('bad headers are refused', async () => {
 test('an egress proxy is used, and must not be on the host', async () => {
   const proxy = (address) => ({ address, username: 'ann', password: 'secret-2' })
   const network = { egressProxy: proxy('203.0.113.5:1080') }
-  const sbx = await Sandbox.create({ timeoutMs: 60_000, network })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000, network })
   try {
     const told = (await sbx.getInfo()).network.egressProxy
     assert.deepEqual(told, { address: '203.0.113.5:1080', username: 'ann' })
@@ -153,7 +153,7 @@ test('an egress proxy is used, and must not be on the host', async () => {
 })
 
 test('httpsPorts are reached over TLS', async () => {
-  const sbx = await Sandbox.create({ timeoutMs: 60_000, network: { httpsPorts: [8443] } })
+  const sbx = await Sandbox.create({ timeoutMs: 300_000, network: { httpsPorts: [8443] } })
   try {
     await sbx.files.write('secure.py', `
 import http.server, ssl, subprocess

@@ -10,13 +10,24 @@ const routing = (sbx, port) =>
 const get = (sbx, port) => fetch(target(sbx, port), { headers: routing(sbx, port) })
 
 /** Something that lives as long as the sandbox's memory does. */
-const mark = (sbx) => sbx.commands.run('sleep 100000', { background: true })
+const mark = async (sbx) => {
+  const handle = await sbx.commands.run('sleep 100000', { background: true })
+  // A shell came first, which reads its profile.
+  await until(() => remembers(sbx, handle), 'the process')
+  return handle
+}
 const remembers = async (sbx, { pid }) => {
   const seen = await sbx.commands.run('pgrep -fx "sleep 100000" || true')
   return seen.stdout.split('\n').includes(String(pid))
 }
 const counter = 'i=0; while true; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done'
 const count = async (sbx) => Number(await sbx.files.read('/tmp/count'))
+
+/** Its time is over soon: whatever must be ready is ready. */
+async function expire(sbx) {
+  await sbx.setTimeout(1_000)
+  await until(async () => !(await sbx.isRunning()), 'the pause')
+}
 
 /** A sandbox for one case, gone after it. */
 async function within(opts, body) {
@@ -131,13 +142,14 @@ test('onResume reboot ignores the memory', async () => {
 })
 
 test('a timeout pauses and a request resumes, where that is wanted', async () => {
-  const opts = { timeoutMs: 2_000, lifecycle: { onTimeout: 'pause', autoResume: true } }
+  const opts = { lifecycle: { onTimeout: 'pause', autoResume: true } }
   await within(opts, async (sbx) => {
     await sbx.files.write('www/index.html', 'woken')
     await sbx.commands.run('python3 -m http.server 8000 --directory www', { background: true })
+    await until(async () => (await get(sbx, 8000)).status === 200, 'the server')
     const info = await sbx.getInfo()
     assert.deepEqual(info.lifecycle, { onTimeout: 'pause', autoResume: true })
-    await until(async () => !(await sbx.isRunning()), 'the pause', 10_000)
+    await expire(sbx)
     assert.equal((await Sandbox.getInfo(sbx.sandboxId)).state, 'paused')
     const response = await get(sbx, 8000)
     assert.equal(response.status, 200, await response.clone().text())
@@ -150,10 +162,10 @@ test('a timeout pauses and a request resumes, where that is wanted', async () =>
 })
 
 test('a timeout pauses and a request does not resume, where that is not wanted', async () => {
-  const opts = { timeoutMs: 2_000, lifecycle: { onTimeout: 'pause' } }
+  const opts = { lifecycle: { onTimeout: 'pause' } }
   await within(opts, async (sbx) => {
     await sbx.files.write('kept.txt', 'kept')
-    await until(async () => !(await sbx.isRunning()), 'the pause', 10_000)
+    await expire(sbx)
     assert.equal((await get(sbx, 8000)).status, 502)
     await assert.rejects(sbx.files.read('kept.txt'))
     assert.equal((await Sandbox.getInfo(sbx.sandboxId)).state, 'paused')
@@ -163,14 +175,11 @@ test('a timeout pauses and a request does not resume, where that is not wanted',
 })
 
 test('an automatic pause may keep the files alone', async () => {
-  const opts = {
-    timeoutMs: 2_000,
-    lifecycle: { onTimeout: { action: 'pause', keepMemory: false } },
-  }
+  const opts = { lifecycle: { onTimeout: { action: 'pause', keepMemory: false } } }
   await within(opts, async (sbx) => {
     await sbx.files.write('kept.txt', 'kept')
     const before = await mark(sbx)
-    await until(async () => !(await sbx.isRunning()), 'the pause', 10_000)
+    await expire(sbx)
     const again = await Sandbox.connect(sbx.sandboxId, { timeoutMs: 60_000 })
     assert.equal(await remembers(again, before), false)
     assert.equal(await again.files.read('kept.txt'), 'kept')

@@ -31,7 +31,7 @@ test('build: copy, run, env, workdir, start command', async () => {
 })
 
 test('a sandbox from it has the files, the environment and the started server', async () => {
-  const sbx = await Sandbox.create(name, { timeoutMs: 60_000 })
+  const sbx = await Sandbox.create(name, { timeoutMs: 300_000 })
   try {
     assert.equal(await sbx.files.read('/opt/app/app.txt'), 'copied file')
     assert.equal(await sbx.files.read('/opt/built.txt'), 'built\n')

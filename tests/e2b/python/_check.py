@@ -16,7 +16,7 @@ def case(body):
     return body
 
 
-def until(probe, what, timeout=10.0):
+def until(probe, what, timeout=60.0):
     """Waits until `probe` is true and returns its value."""
     end = time.monotonic() + timeout
     while True:
@@ -28,7 +28,7 @@ def until(probe, what, timeout=10.0):
         time.sleep(0.02)
 
 
-async def until_async(probe, what, timeout=10.0):
+async def until_async(probe, what, timeout=60.0):
     """`until` for an async program."""
     end = time.monotonic() + timeout
     while True:

@@ -47,8 +47,8 @@ def connect_only_extends():
 @case
 def a_timeout_ends_it():
     with Sandbox.create(timeout=300) as sbx:
-        sbx.set_timeout(3)
-        until(lambda: not sbx.is_running(), "expiry", 6)
+        sbx.set_timeout(10)
+        until(lambda: not sbx.is_running(), "expiry")
         raises(NotFoundException, sbx.get_info)
 
 

@@ -32,7 +32,7 @@ def get(sbx, port):
     url = PLAIN or f"https://{sbx.get_host(port)}"
     headers = {"E2b-Sandbox-Id": sbx.sandbox_id, "E2b-Sandbox-Port": str(port)} if PLAIN else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=90) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -40,12 +40,21 @@ def get(sbx, port):
 
 def mark(sbx):
     """Something that lives as long as the sandbox's memory does."""
-    return sbx.commands.run("sleep 100000", background=True).pid
+    pid = sbx.commands.run("sleep 100000", background=True).pid
+    # A shell came first, which reads its profile.
+    until(lambda: remembers(sbx, pid), "the process")
+    return pid
 
 
 def remembers(sbx, pid):
     seen = sbx.commands.run('pgrep -fx "sleep 100000" || true').stdout
     return str(pid) in seen.split()
+
+
+def expire(sbx):
+    """Its time is over soon: whatever must be ready is ready."""
+    sbx.set_timeout(1)
+    until(lambda: not sbx.is_running(), "the pause")
 
 
 def count(sbx):
@@ -129,10 +138,11 @@ def a_pause_of_the_files_alone_boots_anew():
 @case
 def a_timeout_pauses_and_a_request_resumes():
     lifecycle = {"on_timeout": "pause", "auto_resume": True}
-    with sandbox(timeout=2, lifecycle=lifecycle) as sbx:
+    with sandbox(lifecycle=lifecycle) as sbx:
         sbx.files.write("www/index.html", "woken")
         sbx.commands.run("python3 -m http.server 8000 --directory www", background=True)
-        until(lambda: not sbx.is_running(), "the pause", 10)
+        until(lambda: get(sbx, 8000) == (200, "woken"), "the server")
+        expire(sbx)
         assert Sandbox.get_info(sbx.sandbox_id).state == SandboxState.PAUSED
         assert get(sbx, 8000) == (200, "woken")
         info = sbx.get_info()
@@ -143,9 +153,9 @@ def a_timeout_pauses_and_a_request_resumes():
 
 @case
 def a_timeout_pauses_and_a_request_does_not_resume():
-    with sandbox(timeout=2, lifecycle={"on_timeout": "pause"}) as sbx:
+    with sandbox(lifecycle={"on_timeout": "pause"}) as sbx:
         sbx.files.write("kept.txt", "kept")
-        until(lambda: not sbx.is_running(), "the pause", 10)
+        expire(sbx)
         assert get(sbx, 8000)[0] == 502
         raises(Exception, lambda: sbx.files.read("kept.txt"))
         again = Sandbox.connect(sbx.sandbox_id, timeout=60)

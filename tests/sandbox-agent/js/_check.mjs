@@ -15,7 +15,7 @@ export function test(name, body) {
 }
 
 /** Waits until `probe` is truthy; the last value is returned. */
-export async function until(probe, what, timeoutMs = 10_000) {
+export async function until(probe, what, timeoutMs = 45_000) {
   const end = Date.now() + timeoutMs
   for (;;) {
     const value = await probe()
@@ -44,7 +44,7 @@ export async function run(cleanUp = async () => {}) {
   for (const [name, body] of cases) {
     const start = performance.now()
     try {
-      await within(Number(process.env.CASE_TIMEOUT_MS ?? 60_000), 'the case', body())
+      await within(Number(process.env.CASE_TIMEOUT_MS ?? 150_000), 'the case', body())
       console.log(`ok      ${name} (${(performance.now() - start).toFixed(0)} ms)`)
     } catch (error) {
       failed += 1

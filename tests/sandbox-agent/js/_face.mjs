@@ -113,7 +113,7 @@ export async function openSession(server, agent = 'mock', cwd = home) {
 /** Ends an agent server; how long it took is returned. */
 export async function close(server) {
   const start = performance.now()
-  const signal = AbortSignal.timeout(reference ? 300 : 10_000)
+  const signal = AbortSignal.timeout(reference ? 300 : 45_000)
   try {
     await empty(await call('DELETE', `/v1/acp/${encodeURIComponent(server)}`, { signal }))
   } catch (error) {
@@ -163,7 +163,7 @@ export class Events {
   }
 
   /** Waits until a frame satisfies `wanted` and returns it. */
-  async wait(wanted, what, timeoutMs = 10_000) {
+  async wait(wanted, what, timeoutMs = 45_000) {
     const poll = async () => {
       for (;;) {
         const found = this.frames.find(wanted)
@@ -176,7 +176,7 @@ export class Events {
   }
 
   /** Waits for the other side to end the stream. */
-  async ended(timeoutMs = 10_000) {
+  async ended(timeoutMs = 45_000) {
     await within(timeoutMs, 'the end of the stream', this.#done)
   }
 

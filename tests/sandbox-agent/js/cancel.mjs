@@ -14,7 +14,7 @@ test('destroying a session ends its turn as cancelled', async () => {
   await until(() => saidIn(payloads) === 'working', 'the turn has begun')
   const destroyed = await sdk.destroySession(session.id)
   assert.equal(typeof destroyed.destroyedAt, 'number')
-  assert.equal((await within(5_000, 'the end of the turn', prompt)).stopReason, 'cancelled')
+  assert.equal((await within(30_000, 'the end of the turn', prompt)).stopReason, 'cancelled')
 })
 
 test('a cancel by hand is refused by the SDK', async () => {
@@ -42,7 +42,7 @@ test('session/cancel as a notification, without the SDK', async () => {
   const prompt = post(server, { jsonrpc: '2.0', id: 7, method: 'session/prompt', params })
   await events.wait((frame) => saidIn([frame.json]) === 'x', 'the turn has begun')
   await empty(await post(server, { jsonrpc: '2.0', method: 'session/cancel', params: { sessionId } }), 202)
-  const reply = await json(await within(5_000, 'the end of the turn', prompt))
+  const reply = await json(await within(30_000, 'the end of the turn', prompt))
   assert.equal(reply.result.stopReason, 'cancelled')
   const again = await rpc(server, 8, 'session/prompt', { sessionId, prompt: words('still there') })
   assert.equal(again.stopReason, 'end_turn')

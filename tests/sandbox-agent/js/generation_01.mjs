@@ -130,7 +130,7 @@ test('a message whose answer is the stream of its turn', async () => {
   const response = await send('POST', at(id, '/messages/stream'), { message: script(say('streamed'))[0].text })
   assert.equal(response.status, 200)
   assert.match(response.headers.get('content-type'), /^text\/event-stream/)
-  const text = await within(10_000, 'the end of the turn', response.text())
+  const text = await within(45_000, 'the end of the turn', response.text())
   const seen = text.split('\n').filter((line) => line.startsWith('data:')).map((line) => JSON.parse(line.slice(5)))
   assert.ok(seen.some((event) => event.type === 'item.completed'))
   assert.ok(JSON.stringify(seen).includes('streamed'))

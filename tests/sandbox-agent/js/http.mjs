@@ -88,14 +88,19 @@ test('processes', async () => {
   await plain(await call('GET', `/v1/processes/${id}/terminal/ws`), 400, /upgrade/)
   await problem(await send('POST', `/v1/processes/${id}/terminal/resize`, { cols: 80, rows: 24 }), 409, 'conflict', /process is not running in tty mode/)
   await problem(await call('DELETE', `/v1/processes/${id}`), 409, 'conflict', /process is still running; stop or kill it before delete/)
-  await json(await call('POST', `/v1/processes/${id}/kill?waitMs=5000`))
+  await json(await call('POST', `/v1/processes/${id}/kill?waitMs=30000`))
   await problem(await send('POST', `/v1/processes/${id}/input`, { data: 'aGkK' }), 409, 'conflict', /process is not running/)
   await empty(await call('DELETE', `/v1/processes/${id}`))
 })
 
 test('logs as a stream: frames and Last-Event-ID', async () => {
-  const { id } = await json(await send('POST', '/v1/processes', { command: 'sh', args: ['-c', 'echo a; sleep 0.1; echo b; sleep 0.1; echo c'] }))
+  // What is read at once is one frame: each line waits until the one before is here.
+  const { id } = await json(await send('POST', '/v1/processes', { command: 'sh', args: ['-c', 'echo a; read x; echo b; read x; echo c'], interactive: true }))
   const all = await Events.open(`/v1/processes/${id}/logs?follow=true`)
+  for (const line of [1, 2]) {
+    await all.wait((frame) => frame.json.sequence === line, `line ${line}`)
+    await json(await send('POST', `/v1/processes/${id}/input`, { data: 'Cg==' }))
+  }
   await all.wait((frame) => frame.json.sequence === 3, 'three lines')
   for (const frame of all.frames) {
     assert.equal(frame.event, 'log')
@@ -106,7 +111,7 @@ test('logs as a stream: frames and Last-Event-ID', async () => {
   assert.deepEqual(rest.frames, all.frames.slice(1, 3))
   all.close()
   rest.close()
-  await json(await call('POST', `/v1/processes/${id}/kill?waitMs=5000`))
+  await json(await call('POST', `/v1/processes/${id}/kill?waitMs=30000`))
   await empty(await call('DELETE', `/v1/processes/${id}`))
 })
 

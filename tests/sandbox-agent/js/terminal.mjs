@@ -14,7 +14,7 @@ async function attach(id) {
   terminal.onData((bytes) => (seen.text += Buffer.from(bytes).toString()))
   terminal.onExit((status) => (seen.exit = status))
   terminal.onError((error) => seen.errors.push(error))
-  const ready = await within(10_000, 'the terminal', new Promise((resolve) => terminal.onReady(resolve)))
+  const ready = await within(45_000, 'the terminal', new Promise((resolve) => terminal.onReady(resolve)))
   assert.deepEqual(ready, { type: 'ready', processId: id })
   return { terminal, seen }
 }
@@ -37,7 +37,7 @@ test('input goes in, output comes out, the end is told', async () => {
   terminal.sendInput(new TextEncoder().encode('exit 7\n'))
   await until(() => seen.exit, 'the end')
   assert.deepEqual(seen.exit, { type: 'exit', exitCode: 7 })
-  await within(10_000, 'the socket closes', terminal.closed)
+  await within(45_000, 'the socket closes', terminal.closed)
   assert.deepEqual(seen.errors, [])
   await sdk.deleteProcess(id)
 })
@@ -52,7 +52,7 @@ test('the size reaches the program, by both ways', async () => {
   terminal.sendInput('stty size\n')
   await until(() => seen.text.includes('30 90'), 'the second size')
   terminal.close()
-  await sdk.killProcess(id, { waitMs: 5_000 })
+  await sdk.killProcess(id, { waitMs: 30_000 })
   await sdk.deleteProcess(id)
 })
 
@@ -71,7 +71,7 @@ test('closing the socket leaves the process; another joins it', async () => {
   assert.equal(stream, 'pty')
   assert.ok(entries.every((entry) => entry.stream === 'pty'))
   second.terminal.close()
-  await sdk.killProcess(id, { waitMs: 5_000 })
+  await sdk.killProcess(id, { waitMs: 30_000 })
   await sdk.deleteProcess(id)
 })
 
@@ -83,7 +83,7 @@ test('a binary or broken frame is an error, not the end of the process', async (
   assert.equal(typeof seen.errors[0].message, 'string')
   assert.equal((await sdk.getProcess(id)).status, 'running')
   terminal.close()
-  await sdk.killProcess(id, { waitMs: 5_000 })
+  await sdk.killProcess(id, { waitMs: 30_000 })
   await sdk.deleteProcess(id)
 })
 
@@ -99,7 +99,7 @@ test('the token comes in the address, and only there or in the header', async ()
     assert.equal(await bare(address), 401)
     assert.equal(await bare(address, { authorization: `Bearer ${token}` }), 'open')
   }
-  await sdk.killProcess(id, { waitMs: 5_000 })
+  await sdk.killProcess(id, { waitMs: 30_000 })
   await sdk.deleteProcess(id)
 })
 
@@ -110,7 +110,7 @@ test('a process without a terminal has none', async () => {
   assert.equal(refused.status, 409)
   assert.equal(await bare(sdk.buildProcessTerminalWebSocketUrl(id)), 409)
   assert.equal(await bare(sdk.buildProcessTerminalWebSocketUrl('proc_999999')), 404)
-  await sdk.killProcess(id, { waitMs: 5_000 })
+  await sdk.killProcess(id, { waitMs: 30_000 })
   await sdk.deleteProcess(id)
 })
 

@@ -41,7 +41,7 @@ test('sandboxes are apart: files, processes, agent servers', async () => {
   const { id } = await sdks[0].createProcess({ command: 'sleep', args: ['60'] })
   assert.deepEqual((await sdks[1].listProcesses()).processes, [])
   await assert.rejects(sdks[1].getProcess(id), (error) => error.status === 404)
-  await sdks[0].killProcess(id, { waitMs: 5_000 })
+  await sdks[0].killProcess(id, { waitMs: 30_000 })
   const session = await sdks[0].createSession({ agent: 'mock', cwd: home })
   await session.prompt(words('hi'))
   assert.equal((await sdks[0].listAcpServers()).servers.length, 1)

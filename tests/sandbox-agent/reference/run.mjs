@@ -56,7 +56,7 @@ async function start(port, more = {}) {
 }
 
 const usual = await start(4000)
-const limited = await start(4001, { SANDBOX_AGENT_REQUIRE_PREINSTALL: '1', SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS: '1500' })
+const limited = await start(4001, { SANDBOX_AGENT_REQUIRE_PREINSTALL: '1', SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS: '6000' })
 
 /** What a program is told; `limits.mjs` has a server of its own. */
 function environment(name) {

@@ -61,8 +61,8 @@ class Process {
 
   async kill() {
     this.sandbox.send({ action: 'kill_process' })
-    await within(this.killed.promise, 'the kill', 5_000)
-    await within(this.done.promise, 'the end', 5_000)
+    await within(this.killed.promise, 'the kill')
+    await within(this.done.promise, 'the end')
   }
 }
 

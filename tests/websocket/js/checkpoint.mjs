@@ -33,7 +33,7 @@ for (let cycle = 0; cycle < 5; cycle += 1) {
 await sandbox.kill()
 
 const auto = await Sandbox.create(URL, {
-  idleTimeout: 1, enableSandboxCheckpoint: true, enableIdleTimeoutAutoCheckpoint: true,
+  idleTimeout: 5, enableSandboxCheckpoint: true, enableIdleTimeoutAutoCheckpoint: true,
 })
 assert.equal(await auto.over.promise, 1000)
 assert.equal(auto.statuses.at(-1), 'CHECKPOINTED')

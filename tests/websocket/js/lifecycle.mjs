@@ -12,8 +12,8 @@ assert.equal((await second.run('bash', 'cat ~/file')).stdout, 'kept\n')
 await second.kill()
 await assert.rejects(Sandbox.attach(URL, id, token), /doesn't exist|NOT_FOUND/)
 
-const idle = await Sandbox.create(URL, { idleTimeout: 1 })
+const idle = await Sandbox.create(URL, { idleTimeout: 5 })
 // Work is no idleness.
-assert.equal((await idle.run('bash', 'sleep 3; echo done')).stdout, 'done\n')
+assert.equal((await idle.run('bash', 'sleep 8; echo done')).stdout, 'done\n')
 assert.equal(await idle.over.promise, 1000)
 assert.deepEqual(idle.statuses.slice(-2), ['DELETING', 'DELETED'])

@@ -57,8 +57,8 @@ class Process:
 
     async def kill(self):
         await self.sandbox.send({"action": "kill_process"})
-        await asyncio.wait_for(self.killed, 5)
-        await asyncio.wait_for(asyncio.shield(self.done), 5)
+        await asyncio.wait_for(self.killed, 60)
+        await asyncio.wait_for(asyncio.shield(self.done), 60)
 
 
 def settle(future, value=None):

@@ -45,7 +45,7 @@ async def main():
     await sandbox.kill()
 
     auto = await Sandbox.create(
-        URL, idle_timeout=1, enable_checkpoint=True, enable_idle_timeout_auto_checkpoint=True
+        URL, idle_timeout=5, enable_checkpoint=True, enable_idle_timeout_auto_checkpoint=True
     )
     assert await auto.closed() == 1000
     assert auto.statuses[-1] == "CHECKPOINTED", auto.statuses

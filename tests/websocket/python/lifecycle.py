@@ -16,8 +16,8 @@ async def main():
     assert (await second.run("bash", "cat ~/file"))[0] == "kept\n"
     await second.kill()
     await refused(Sandbox.attach(URL, *name), "doesn't exist", "NOT_FOUND")
-    idle = await Sandbox.create(URL, idle_timeout=1)
-    assert (await idle.run("bash", "sleep 3; echo done"))[0] == "done\n"
+    idle = await Sandbox.create(URL, idle_timeout=5)
+    assert (await idle.run("bash", "sleep 8; echo done"))[0] == "done\n"
     assert await idle.closed() == 1000
     assert idle.statuses[-2:] == ["DELETING", "DELETED"], idle.statuses
 

@@ -15,7 +15,7 @@ use woodfrog_types::SandboxId;
 use super::execution::Execution;
 
 /// How long a client that is attached may take to show that it lives when another one comes.
-const PROBE: Duration = Duration::from_millis(1500);
+const PROBE: Duration = Duration::from_secs(5);
 /// As long as the one that comes shows that it is the same client: its connection broke.
 const PROBE_SAME: Duration = Duration::from_millis(250);
 /// How long an attachment whose client is gone may take to leave.

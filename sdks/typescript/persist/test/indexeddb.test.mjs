@@ -25,7 +25,7 @@ const origin = `http://127.0.0.1:${files.address().port}/`;
 
 // Root has no sandbox of its own to give to a browser.
 const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run"];
-const launch = () => puppeteer.launch({ executablePath, headless: true, userDataDir: profile.path, args });
+const launch = () => puppeteer.launch({ executablePath, headless: true, userDataDir: profile.path, args, timeout: 120_000 });
 let browser = await launch();
 after(async () => {
   await browser.close();
@@ -71,10 +71,16 @@ async function call(page, method, values) {
 
 const METHODS = ["getSession", "listSessions", "updateSession", "listEvents", "insertEvent", "deleteSession"];
 
+async function tab() {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(120_000);
+  await page.goto(origin);
+  return page;
+}
+
 /** A driver in a tab of its own. */
 async function open(options) {
-  const page = await browser.newPage();
-  await page.goto(origin);
+  const page = await tab();
   const error = await page.evaluate(async (options) => {
     const { indexeddb } = await import("/indexeddb.js");
     try {
@@ -89,9 +95,8 @@ async function open(options) {
 }
 
 async function withPage(body) {
-  const page = await browser.newPage();
+  const page = await tab();
   try {
-    await page.goto(origin);
     return await page.evaluate(body);
   } finally {
     await page.close();

@@ -6,10 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 
-/** A folder that `remove` takes away. */
+/** A folder that `remove` takes away; who wrote to it may be at it for a moment more. */
 export function folder() {
   const path = mkdtempSync(join(tmpdir(), "wf-persist-"));
-  return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
+  return { path, remove: () => rmSync(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }) };
 }
 
 /** A port of loopback that nobody listens on. */
@@ -23,11 +23,14 @@ export function freePort() {
   });
 }
 
+/** A server ended before it answered. */
+class Ended extends Error {}
+
 /** Waits until `ready` succeeds, as long as `child` lives. */
 async function answering(child, what, ready) {
   const end = Date.now() + 30_000;
   for (;;) {
-    if (child.exitCode !== null) throw new Error(`${what} ended with ${child.exitCode}`);
+    if (child.exitCode !== null) throw new Ended(`${what} ended with ${child.exitCode}`);
     const error = await ready().then(() => undefined, (error) => error);
     if (!error) return;
     if (Date.now() > end) throw new Error(`${what} does not answer: ${error.message}`);
@@ -35,11 +38,25 @@ async function answering(child, what, ready) {
   }
 }
 
+/** What `start` makes of a free port: another one if somebody else was faster to take it. */
+async function onFreePort(start) {
+  for (let tries = 1; ; tries += 1) {
+    const port = await freePort();
+    try {
+      return { port, child: await start(port) };
+    } catch (error) {
+      if (!(error instanceof Ended) || tries === 5) throw error;
+    }
+  }
+}
+
 /** Redis accepts connections before it has read its file. */
 function redisPing(port) {
   return new Promise((resolve, reject) => {
     const socket = connect(port, "127.0.0.1", () => socket.write("PING\r\n"));
-    socket.on("error", reject).on("data", (data) => {
+    // On its port may be something that is no Redis.
+    socket.setTimeout(5_000, () => socket.destroy(new Error("no answer")));
+    socket.on("error", reject).on("close", () => reject(new Error("no answer"))).on("data", (data) => {
       socket.destroy();
       if (String(data).startsWith("+PONG")) resolve();
       else reject(new Error(String(data)));
@@ -48,7 +65,7 @@ function redisPing(port) {
 }
 
 async function postgresPing(connectionString) {
-  const client = new pg.Client({ connectionString });
+  const client = new pg.Client({ connectionString, connectionTimeoutMillis: 5_000 });
   client.on("error", () => {});
   await client.connect();
   await client.end();
@@ -64,19 +81,18 @@ async function ended(child, signal) {
 /** Redis, with every write on disk; `restart` kills it and starts it again. */
 export async function redisServer() {
   const { path, remove } = folder();
-  const port = await freePort();
-  const args = ["--port", String(port), "--bind", "127.0.0.1", "--dir", path, "--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-  let child;
-  const start = async () => {
-    child = spawn("redis-server", args, { stdio: "ignore" });
+  const args = ["--bind", "127.0.0.1", "--dir", path, "--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+  const start = async (port) => {
+    const child = spawn("redis-server", ["--port", String(port), ...args], { stdio: "ignore" });
     await answering(child, "redis-server", () => redisPing(port));
+    return child;
   };
-  await start();
+  let { port, child } = await onFreePort(start);
   return {
     url: `redis://127.0.0.1:${port}`,
     async restart() {
       await ended(child, "SIGKILL");
-      await start();
+      child = await start(port);
     },
     async stop() {
       await ended(child, "SIGKILL");
@@ -107,14 +123,16 @@ export async function postgresServer() {
   const [init, initArgs] = as("initdb", ["-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]);
   const made = spawnSync(init, initArgs, { encoding: "utf8", cwd: path });
   if (made.status !== 0) throw new Error(`initdb: ${made.stderr}`);
-  const port = await freePort();
-  const settings = ["-D", data, "-p", String(port), "-k", path, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"];
-  const [program, args] = as("postgres", settings);
-  const child = spawn(program, args, { stdio: "ignore", cwd: path });
-  const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
-  await answering(child, "postgres", () => postgresPing(url));
+  const url = (port) => `postgres://postgres@127.0.0.1:${port}/postgres`;
+  const { port, child } = await onFreePort(async (port) => {
+    const settings = ["-D", data, "-p", String(port), "-k", path, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"];
+    const [program, args] = as("postgres", settings);
+    const child = spawn(program, args, { stdio: "ignore", cwd: path });
+    await answering(child, "postgres", () => postgresPing(url(port)));
+    return child;
+  });
   return {
-    url,
+    url: url(port),
     async stop() {
       const over = new Promise((resolve) => child.once("exit", resolve));
       process.kill(Number(readFileSync(join(data, "postmaster.pid"), "utf8").split("\n")[0]), "SIGQUIT");

@@ -11,7 +11,8 @@ import { event, everything, record } from "./samples.mjs";
 import { folder } from "./services.mjs";
 
 if (process.argv[2] === "writer") {
-  const driver = await sqlite({ filename: process.argv[3], onConflict: "append" });
+  // The others have the file for most of the time.
+  const driver = await sqlite({ filename: process.argv[3], onConflict: "append", busyTimeoutMs: 120_000 });
   for (let i = 1; i <= 500; i += 1) await driver.insertEvent("shared", event("shared", i));
   process.exit(0);
 }
