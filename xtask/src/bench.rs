@@ -40,6 +40,7 @@ pub(crate) fn run_bench(name: &str, debug: bool) -> Result<()> {
             table(&sessions::all(server));
             Ok(())
         },
+        "followers" => |server| sessions::followers(server).map(|rows| table(&rows)),
         "ws" => |server| {
             table(&ws::all(server));
             Ok(())
@@ -49,7 +50,9 @@ pub(crate) fn run_bench(name: &str, debug: bool) -> Result<()> {
             Ok(())
         },
         other => {
-            bail!("no benchmark `{other}`; there are: sandbox, commands, sleep, sessions, runs, ws")
+            bail!(
+                "no benchmark `{other}`; there are: sandbox, commands, sleep, sessions, followers, runs, ws"
+            )
         }
     };
     setup::run(Level::Bench)?;

@@ -63,7 +63,8 @@ enum Task {
     },
     /// Speed and size beside peers and limits.
     Bench {
-        /// Which: sandbox, commands (a part of it), or sleep.
+        /// Which: sandbox, commands (a part of it), sleep, sessions, followers (a part of it),
+        /// runs, or ws.
         #[arg(default_value = "sandbox")]
         name: String,
         /// Not optimised: to try the benchmark itself.

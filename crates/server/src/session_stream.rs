@@ -1,8 +1,12 @@
 //! Logs of sessions as server-sent events, for the faces that have them.
 
+use std::any::TypeId;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderValue, header};
+use tokio::time::{Instant, Sleep};
 use woodfrog_sessions::{Batch, Ephemeral, Reader};
 use woodfrog_types::Fault;
 use woodfrog_types::session::SessionEvent;
@@ -21,6 +26,10 @@ const HEARTBEAT: &[u8] = b": heartbeat\n\n";
 /// How a face shows what it reads. Each adds frames to the text, or nothing, and says whether the
 /// stream goes on.
 pub(crate) trait Shape: Send + 'static {
+    /// Whether everybody sees the same of an event, whatever came before it: then it is written
+    /// once for all who follow.
+    const SAME_FOR_ALL: bool = false;
+
     fn event(&mut self, event: &SessionEvent, frames: &mut String) -> ControlFlow<()>;
     /// Places that are no longer held.
     fn gap(&mut self, from: u64, to: u64, frames: &mut String) -> ControlFlow<()>;
@@ -64,37 +73,116 @@ pub(crate) fn respond(reader: Reader, shape: impl Shape) -> Response {
     response
 }
 
-fn frames(reader: Reader, shape: impl Shape) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold(Some((reader, shape)), |state| async move {
-        let (mut reader, mut shape) = state?;
+fn frames<S: Shape>(reader: Reader, shape: S) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    let quiet = Box::pin(tokio::time::sleep(KEEP_ALIVE));
+    let follower = Follower {
+        reader,
+        shape,
+        quiet,
+        spoke: Instant::now(),
+    };
+    stream::unfold(Some(follower), |state| async move {
+        let mut follower = state?;
+        let (frames, flow) = follower.next().await?;
+        follower.spoke = Instant::now();
+        Some((Ok(frames), flow.is_continue().then_some(follower)))
+    })
+}
+
+/// One stream's state.
+struct Follower<S> {
+    reader: Reader,
+    shape: S,
+    /// Set anew only when it is over: a timer that moves with every frame costs more than the
+    /// frame.
+    quiet: Pin<Box<Sleep>>,
+    /// When it last said something.
+    spoke: Instant,
+}
+
+impl<S: Shape> Follower<S> {
+    /// The next frames, never empty, and whether more come; `None` if the stream is over.
+    async fn next(&mut self) -> Option<(Bytes, ControlFlow<()>)> {
         loop {
-            let batch = match tokio::time::timeout(KEEP_ALIVE, reader.next()).await {
-                Err(_) => {
-                    let heartbeat = Bytes::from_static(HEARTBEAT);
-                    return Some((Ok(heartbeat), Some((reader, shape))));
+            let batch = tokio::select! {
+                biased;
+                batch = self.reader.next() => batch,
+                () = self.quiet.as_mut() => {
+                    if self.keeps_alive() {
+                        return Some((Bytes::from_static(HEARTBEAT), ControlFlow::Continue(())));
+                    }
+                    continue;
                 }
-                Ok(Ok(batch)) => batch,
-                Ok(Err(fault)) => {
+            };
+            let (frames, flow) = match batch {
+                Ok(batch) => self.shown(batch),
+                Err(fault) => {
                     tracing::debug!(%fault, "a stream of a session ended");
                     return None;
                 }
             };
-            let mut frames = String::new();
-            let flow = match batch {
-                Batch::Events(events) => events
-                    .iter()
-                    .try_for_each(|event| shape.event(event, &mut frames)),
-                Batch::Gap { from, to } => shape.gap(from, to, &mut frames),
-                Batch::Ephemeral(said) => {
-                    shape.ephemeral(&said, &mut frames);
-                    ControlFlow::Continue(())
-                }
-            };
-            let left = flow.is_continue().then_some((reader, shape));
-            match left {
-                Some(left) if frames.is_empty() => (reader, shape) = left,
-                left => return Some((Ok(Bytes::from(frames)), left)),
+            if !frames.is_empty() || flow.is_break() {
+                return Some((frames, flow));
             }
         }
+    }
+
+    /// Whether the stream was silent for long enough to be heard of; sets the timer either way.
+    fn keeps_alive(&mut self) -> bool {
+        let now = Instant::now();
+        let silent = now.duration_since(self.spoke) >= KEEP_ALIVE;
+        let from = if silent { now } else { self.spoke };
+        self.quiet.as_mut().reset(from + KEEP_ALIVE);
+        silent
+    }
+
+    fn shown(&mut self, batch: Batch) -> (Bytes, ControlFlow<()>) {
+        let mut frames = String::new();
+        let flow = match batch {
+            Batch::Events(events) => match events.as_slice() {
+                [event] if S::SAME_FOR_ALL => {
+                    return (
+                        written::<S>(&mut self.shape, event),
+                        ControlFlow::Continue(()),
+                    );
+                }
+                events => events
+                    .iter()
+                    .try_for_each(|event| self.shape.event(event, &mut frames)),
+            },
+            Batch::Gap { from, to } => self.shape.gap(from, to, &mut frames),
+            Batch::Ephemeral(said) => {
+                self.shape.ephemeral(&said, &mut frames);
+                ControlFlow::Continue(())
+            }
+        };
+        (Bytes::from(frames), flow)
+    }
+}
+
+/// What a thread wrote last, and for which shape: when an event comes, its thousand followers are
+/// woken one after the other.
+type Written = Option<(TypeId, Arc<SessionEvent>, Bytes)>;
+
+thread_local! {
+    static WRITTEN: RefCell<Written> = const { RefCell::new(None) };
+}
+
+/// The frame of an event that everybody sees the same way.
+fn written<S: Shape>(shape: &mut S, event: &Arc<SessionEvent>) -> Bytes {
+    let kind = TypeId::of::<S>();
+    WRITTEN.with_borrow_mut(|last| {
+        if let Some((of, which, bytes)) = last
+            && *of == kind
+            && Arc::ptr_eq(which, event)
+        {
+            return bytes.clone();
+        }
+        let mut frames = String::new();
+        // It is the same for all: nothing ends with it.
+        let _ = shape.event(event, &mut frames);
+        let bytes = Bytes::from(frames);
+        *last = Some((kind, Arc::clone(event), bytes.clone()));
+        bytes
     })
 }

@@ -7,10 +7,10 @@ use tokio::sync::{broadcast, watch};
 use woodfrog_types::Timestamp;
 use woodfrog_types::session::{LogEnd, SessionEvent, Stream};
 
-/// Entries that readers who keep up find without asking the store.
+/// Entries of a stream that readers who keep up find without asking the store.
 const RECENT_MAX: usize = 256;
 /// Bytes of payload among them.
-const RECENT_BYTES: usize = 1 << 20;
+const RECENT_BYTES: usize = 512 << 10;
 /// Passing things that a reader may be behind before it misses some.
 const EPHEMERAL_MAX: usize = 64;
 
@@ -33,10 +33,59 @@ pub(crate) struct Hub {
     ephemeral: broadcast::Sender<Ephemeral>,
 }
 
+/// The newest entries, by stream.
 #[derive(Debug, Default)]
 struct Recent {
+    log: Tail,
+    universal: Tail,
+}
+
+/// The newest entries of a stream, dense.
+#[derive(Debug, Default)]
+struct Tail {
     events: VecDeque<Arc<SessionEvent>>,
     bytes: usize,
+}
+
+impl Recent {
+    const fn of(&mut self, stream: Stream) -> &mut Tail {
+        match stream {
+            Stream::Log => &mut self.log,
+            Stream::Universal => &mut self.universal,
+        }
+    }
+}
+
+impl Tail {
+    fn push(&mut self, event: SessionEvent) {
+        let next = self.events.back().map(|last| last.sequence + 1);
+        if next.is_some_and(|next| next != event.sequence) {
+            // Another server wrote what lies between; whoever wants it asks the store.
+            *self = Self::default();
+        }
+        self.bytes += event.event.payload.len();
+        self.events.push_back(Arc::new(event));
+        while self.events.len() > RECENT_MAX || self.bytes > RECENT_BYTES {
+            let Some(old) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= old.event.payload.len();
+        }
+    }
+
+    /// Those after this place, if they are all there.
+    fn after(&self, after: u64, limit: usize) -> Vec<Arc<SessionEvent>> {
+        let first = self.events.front().map(|first| first.sequence);
+        let behind = first.and_then(|first| (after + 1).checked_sub(first));
+        let Some(from) = behind.and_then(|from| usize::try_from(from).ok()) else {
+            return Vec::new();
+        };
+        let to = self.events.len().min(from.saturating_add(limit));
+        if from >= to {
+            return Vec::new();
+        }
+        self.events.range(from..to).cloned().collect()
+    }
 }
 
 impl Hub {
@@ -56,14 +105,7 @@ impl Hub {
     pub(crate) fn publish(&self, events: Vec<SessionEvent>, end: LogEnd) {
         let mut recent = self.recent();
         for event in events {
-            recent.bytes += event.event.payload.len();
-            recent.events.push_back(Arc::new(event));
-        }
-        while recent.events.len() > RECENT_MAX || recent.bytes > RECENT_BYTES {
-            let Some(old) = recent.events.pop_front() else {
-                break;
-            };
-            recent.bytes -= old.event.payload.len();
+            recent.of(event.event.stream).push(event);
         }
         drop(recent);
         self.end.send_replace(Some(end));
@@ -89,17 +131,7 @@ impl Hub {
 
     /// Those after this place, if they are all at hand; empty if they are not, or there are none.
     pub(crate) fn after(&self, stream: Stream, after: u64, limit: usize) -> Vec<Arc<SessionEvent>> {
-        let recent = self.recent();
-        let mut wanted = recent
-            .events
-            .iter()
-            .filter(|event| event.event.stream == stream && event.sequence > after)
-            .take(limit)
-            .peekable();
-        match wanted.peek() {
-            Some(first) if first.sequence == after + 1 => wanted.cloned().collect(),
-            _ => Vec::new(),
-        }
+        self.recent().of(stream).after(after, limit)
     }
 
     /// Where the log ends, and whoever wants to know when it moves.
@@ -132,3 +164,6 @@ pub(crate) const fn first(end: &LogEnd, stream: Stream) -> u64 {
         Stream::Universal => end.universal_first,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `./x bench sessions`: the logs of sessions, beside what the disk and SQLite allow and beside
 //! peers with durable settings, all in one run.
 
+mod followers;
 mod http;
 mod peers;
 mod store;
@@ -31,6 +32,11 @@ pub(super) fn all(server: &Server) -> Vec<Sample> {
         rows.extend(part.unwrap_or_else(|error| vec![Sample::missing(name, format!("{error:#}"))]));
     }
     rows
+}
+
+/// The rows about those who follow a session, alone.
+pub(super) fn followers(server: &Server) -> Result<Vec<Sample>> {
+    http::following(server)
 }
 
 /// The rows that an example of an adapter measures in a process of its own.

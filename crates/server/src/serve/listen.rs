@@ -206,7 +206,11 @@ where
         service_fn(move |request: http::Request<Incoming>| {
             spoke.store(true, Ordering::Relaxed);
             let faces = faces.clone();
-            async move { Ok::<_, Infallible>(faces.dispatch(request.map(Body::new), peer).await) }
+            // Boxed: a connection keeps room for what answers its requests for as long as it is
+            // there, and the states of all faces are large.
+            let answer =
+                Box::pin(async move { faces.dispatch(request.map(Body::new), peer).await });
+            async move { Ok::<_, Infallible>(answer.await) }
         })
     };
     let connection = server

@@ -3,33 +3,28 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use woodfrog_testkit::api::Api;
 use woodfrog_testkit::{Server, wait_for};
 
+use super::followers;
 use crate::bench::sample::{Sample, measure};
 
-/// Streams that follow one session while its agent speaks.
-const FOLLOWERS: usize = 1_000;
 /// Streams on which nothing moves.
 const IDLE: usize = 10_000;
 /// Descriptors that are left alone.
 const SPARE: usize = 500;
 /// Entries of the long log.
 const LONG: u64 = 1_000_000;
-/// Entries that the agent says while followers listen.
-const SAID: u64 = 200;
 const PROMPTS: usize = 200;
 const DELETES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(1_800);
-/// A follower's thread does little.
-const STACK: usize = 128 << 10;
 
 /// A session of the mock agent, and a way to it.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     server: &'a Server,
     api: Api,
     id: String,
@@ -37,7 +32,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(server: &'a Server) -> Result<Self> {
+    pub(super) fn new(server: &'a Server) -> Result<Self> {
         let mut api = Api::connect(server.url())?;
         let made = api.must("POST", "/sessions", Some(&json!({"agent": "mock"})))?;
         let text = |name: &str| made[name].as_str().map(str::to_owned).context("a session");
@@ -52,7 +47,7 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    fn prompt(&mut self, text: &str) -> Result<()> {
+    pub(super) fn prompt(&mut self, text: &str) -> Result<()> {
         let path = format!("/sessions/{}/prompt", self.id);
         let done = self
             .api
@@ -61,7 +56,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn last(&mut self) -> Result<u64> {
+    pub(super) fn last(&mut self) -> Result<u64> {
         let shown = self
             .api
             .must("GET", &format!("/sessions/{}", self.id), None)?;
@@ -69,7 +64,7 @@ impl<'a> Session<'a> {
     }
 
     /// A stream of what comes after a place; returns when its head is there.
-    fn follow(&self, after: u64) -> Result<BufReader<TcpStream>> {
+    pub(super) fn follow(&self, after: u64) -> Result<BufReader<TcpStream>> {
         let host = self.server.url().trim_start_matches("http://");
         let mut stream = TcpStream::connect(host)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -90,7 +85,7 @@ impl<'a> Session<'a> {
         Ok(stream)
     }
 
-    fn remove(mut self) -> Result<()> {
+    pub(super) fn remove(mut self) -> Result<()> {
         self.api
             .must("DELETE", &format!("/sessions/{}", self.id), None)?;
         self.api.delete(&self.sandbox)
@@ -101,9 +96,15 @@ pub(super) fn all(server: &Server) -> Result<Vec<Sample>> {
     let mut rows = vec![load()?];
     rows.extend(prompts(server)?);
     rows.push(deletes(server)?);
-    rows.extend(delivery(server)?);
-    rows.push(idle(server)?);
+    rows.extend(following(server)?);
     rows.extend(replay(server)?);
+    Ok(rows)
+}
+
+/// Those who follow a session.
+pub(super) fn following(server: &Server) -> Result<Vec<Sample>> {
+    let mut rows = followers::all(server)?;
+    rows.push(idle(server)?);
     Ok(rows)
 }
 
@@ -185,45 +186,6 @@ fn deletes(server: &Server) -> Result<Sample> {
     let row = Sample::new("DELETE of a live agent (ACP)", millis);
     println!("{row}");
     Ok(row)
-}
-
-/// From an entry's time in the log to its arrival at each of many followers.
-fn delivery(server: &Server) -> Result<Vec<Sample>> {
-    let mut session = Session::new(server)?;
-    let after = session.last()?;
-    let mut threads = Vec::new();
-    for _ in 0..FOLLOWERS {
-        let mut stream = session.follow(after)?;
-        let thread = std::thread::Builder::new().stack_size(STACK);
-        threads.push(thread.spawn(move || -> Result<Vec<f64>> {
-            let mut millis = Vec::new();
-            let mut line = String::new();
-            loop {
-                line.clear();
-                ensure!(stream.read_line(&mut line)? > 0, "the stream ended");
-                let Some(data) = line.strip_prefix("data:") else {
-                    continue;
-                };
-                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() * 1000.0;
-                let event: Value = serde_json::from_str(data)?;
-                if event["kind"] == "turn.ended" {
-                    return Ok(millis);
-                }
-                millis.push(now - event["at"].as_f64().context("its time")?);
-            }
-        })?);
-    }
-    session.prompt(&format!("mock: chunks {SAID} 64 20"))?;
-    let mut millis = Vec::new();
-    for thread in threads {
-        let one = thread.join();
-        millis.extend(one.map_err(|_| anyhow::anyhow!("a follower panicked"))??);
-    }
-    session.remove()?;
-    let name = format!("an entry to each of {FOLLOWERS} followers (SSE), 50 entries/s");
-    let row = Sample::new(&name, millis);
-    println!("{row}");
-    Ok(vec![row])
 }
 
 /// Memory of the server for streams on which nothing moves.

@@ -162,6 +162,8 @@ pub(super) async fn next_lines(
 struct Lines;
 
 impl Shape for Lines {
+    const SAME_FOR_ALL: bool = true;
+
     fn event(&mut self, event: &Event, frames: &mut String) -> ControlFlow<()> {
         let mut line = String::new();
         event_line(event, &mut line);
