@@ -107,13 +107,13 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    fn ended(&mut self, within: Duration) -> ExitStatus {
+    fn ended(&mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(began.elapsed() < within, "it still runs");
+            assert!(began.elapsed() < PATIENCE, "it still runs");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -215,7 +215,7 @@ fn the_api_of_the_machine_itself() {
     reader.write_all(request.as_bytes()).unwrap();
     reader.read_exact(&mut [0; 12]).unwrap();
     server.signal(Signal::TERM);
-    let status = server.ended(Duration::from_secs(5));
+    let status = server.ended();
     assert!(status.success(), "{status}");
     gone(pid);
 }
@@ -225,7 +225,7 @@ fn nothing_outlives_a_server_that_is_killed() {
     let mut server = Server::start(&["--no-token"]);
     let (_, pid) = server.endless();
     server.signal(Signal::KILL);
-    server.ended(PATIENCE);
+    server.ended();
     gone(pid);
 }
 

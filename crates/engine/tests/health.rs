@@ -9,7 +9,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, eventually, owner, request};
+use common::{MUTE, PATIENCE, World, eventually, owner, request};
 use woodfrog_core::health::HealthPolicy;
 use woodfrog_engine::{Engine, Options};
 use woodfrog_sandbox::Capability;
@@ -19,6 +19,7 @@ use woodfrog_types::SandboxId;
 
 fn options(world: &World) -> Options {
     let mut options = world.options();
+    options.guest_timeout = MUTE;
     options.health = Some(HealthPolicy {
         interval: Duration::from_millis(5),
         timeout: Duration::from_millis(25),
@@ -74,7 +75,7 @@ async fn a_guest_that_does_not_answer_is_started_anew_and_again() {
         silent(&world, &id).await;
         eventually("it answers again", async || answers(&engine, &id).await).await;
         // Who read from its processes is told that they are gone.
-        let told = tokio::time::timeout(Duration::from_secs(5), reader.ended());
+        let told = tokio::time::timeout(PATIENCE, reader.ended());
         told.await.unwrap();
         assert!(reader.began_anew().is_some());
         assert_eq!(state(&world, &id).await, Some("running"));

@@ -10,7 +10,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::{World, eventually, owner, request, stranger};
+use common::{MUTE, World, eventually, owner, request, stranger};
 use woodfrog_engine::{
     CheckpointRequest, DeadlineChange, Engine, ForkRequest, HibernateRequest, Reach, ResumeRequest,
 };
@@ -204,7 +204,7 @@ async fn of_a_failed_wake_all_who_waited_hear_and_the_next_one_tries_again() {
     world.driver.set_broken(Call::Restore, true);
     world
         .driver
-        .set_delay(Call::Restore, Duration::from_millis(30));
+        .set_delay(Call::Restore, Duration::from_millis(500));
     let callers: Vec<_> = (0..20)
         .map(|_| {
             let (engine, id) = (engine.clone(), id.clone());
@@ -229,7 +229,9 @@ async fn of_a_failed_wake_all_who_waited_hear_and_the_next_one_tries_again() {
 #[tokio::test]
 async fn a_guest_that_does_not_answer_after_a_wake_leaves_the_snapshot() {
     let world = World::new();
-    let engine = world.ready().await;
+    let mut options = world.options();
+    options.guest_timeout = MUTE;
+    let engine = world.ready_with(options).await;
     let id = create(&engine).await;
     let request = hibernate(SleepCause::Requested);
     engine
@@ -409,7 +411,7 @@ async fn idle_sandboxes_go_down_the_ladder() {
     wanted.sleep = SleepChanges::from(SleepPolicy {
         pause_after: millis(30),
         hibernate_after: millis(30),
-        delete_after: millis(500),
+        delete_after: millis(3000),
         ..SleepPolicy::NEVER
     });
     let view = engine.sandbox_create(&owner(), wanted).await.unwrap();
@@ -477,11 +479,13 @@ async fn a_timeout_can_put_it_to_sleep() {
     let world = World::new();
     let engine = world.ready().await;
     let mut wanted = request();
-    wanted.timeout = millis(50);
     wanted.on_timeout = OnTimeout::Pause { memory: true };
     let view = engine.sandbox_create(&owner(), wanted).await.unwrap();
     let id = view.sandbox.id;
     let lease = engine.guest(&id).await.unwrap();
+    let soon = DeadlineChange::Set(Duration::from_millis(50));
+    let set = engine.sandbox_deadline(&owner(), &id, soon).await;
+    set.unwrap();
     state_is(&world, &id, "hibernated").await;
     lease.ended().await;
     let view = engine.sandbox_fetch(&owner(), &id).await.unwrap();

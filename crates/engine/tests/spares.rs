@@ -2,9 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{World, eventually, owner, request};
+use common::{PATIENCE, World, eventually, owner, request};
 use woodfrog_engine::{Engine, Options};
 use woodfrog_guest_client::proto::Request;
 use woodfrog_sandbox::fake::Call;
@@ -201,7 +199,7 @@ fn those_of_a_server_that_was_killed_are_removed_by_the_next() {
         assert_eq!(world.driver.sandboxes().len(), 2);
         assert_eq!(engine.running(), 2);
         let lease = engine.guest(&world.driver.sandboxes()[0]).await.unwrap();
-        let hello = tokio::time::timeout(Duration::from_secs(5), lease.hello());
+        let hello = tokio::time::timeout(PATIENCE, lease.hello());
         hello.await.unwrap().unwrap();
     });
 }

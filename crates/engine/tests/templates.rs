@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{World, eventually, owner, request, stranger};
 use woodfrog_engine::{
     Engine, FileSlot, NewKey, NewTemplate, StartBuild, TemplateBase, TemplateStep,
@@ -135,7 +137,10 @@ async fn steps_become_layers_once() {
 #[tokio::test]
 async fn a_failed_step_says_which_and_leaves_nothing() {
     let world = World::new();
-    let engine = world.start().await;
+    let mut options = world.options();
+    // One of its commands never succeeds.
+    options.ready_timeout = Duration::from_millis(800);
+    let engine = world.start_with(options).await;
     let code = |code| Outcome {
         stdout: "boom".into(),
         code,

@@ -7,9 +7,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{World, admin, eventually, owner, request};
+use common::{PATIENCE, World, admin, eventually, owner, request};
 use woodfrog_engine::Engine;
 use woodfrog_store::{
     AuditStore as _, KeyStore as _, SandboxStore as _, SecretStore as _, WorkspaceStore as _,
@@ -222,7 +220,7 @@ async fn a_member_who_goes_takes_the_power_of_their_keys_along() {
     };
     let member = woodfrog_types::workspace::Role::Member;
     engine.member_role(&me, &bob, member).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(5), watching).await;
+    let ended = tokio::time::timeout(PATIENCE, watching).await;
     ended.expect("who is less is asked again").unwrap();
     assert_eq!(engine.authenticate(&secret).await.unwrap().role, member);
     engine.member_remove(&me, &bob).await.unwrap();

@@ -28,19 +28,22 @@ pub(crate) const CASES: &[Case] = &[
     ("handoff::a_server_that_comes_late_writes_nothing", late),
 ];
 
-/// How long leases last here, and more than long enough for one to be noticed.
-const LEASE: &str = "6s";
+/// How long leases last where both servers live: longer than any test, so that none is lost.
+const LONG: &str = "10m";
+/// And where one does not: its lease is waited for.
+const SHORT: &str = "15s";
+/// More than long enough for a lost one to be noticed.
 const NOTICED: Duration = Duration::from_secs(60);
 
 /// Two servers of one cluster; the second one has the first one's key.
-fn two(name: &str) -> Result<(Server, Server)> {
+fn two(name: &str, lease: &str) -> Result<(Server, Server)> {
     let archive = archive(name);
     std::fs::create_dir_all(&archive)?;
     let settings = |node: &str| -> Result<String> {
         let store = postgres(&format!("e2e_{name}"))?;
         let archive = archive.display();
         Ok(format!(
-            "{store}[archive]\nurl = \"file://{archive}\"\n[node]\nname = \"{node}\"\nlease = \"{LEASE}\"\n"
+            "{store}[archive]\nurl = \"file://{archive}\"\n[node]\nname = \"{node}\"\nlease = \"{lease}\"\n"
         ))
     };
     let a = own_server_with(&format!("{name}-a"), &settings("a")?)?;
@@ -62,8 +65,12 @@ fn second(name: &str, settings: &str, first: &Path) -> Result<Server> {
 }
 
 /// Runs a case with two servers; if it fails, what they said last is told.
-fn with_two(name: &str, body: fn(&mut Server, &mut Server) -> Result<()>) -> Result<()> {
-    let (mut a, mut b) = two(name)?;
+fn with_two(
+    name: &str,
+    lease: &str,
+    body: fn(&mut Server, &mut Server) -> Result<()>,
+) -> Result<()> {
+    let (mut a, mut b) = two(name, lease)?;
     let told = |server: &Server| {
         let log = server.log();
         let mut lines: Vec<_> = log.lines().rev().take(25).collect();
@@ -93,7 +100,7 @@ fn is_on(server: &Server, id: &str) -> bool {
 }
 
 fn moves(_: &Context) -> Result<()> {
-    with_two("move", |a, b| {
+    with_two("move", LONG, |a, b| {
         let first = json!({"enable_checkpoint": true, "enable_sandbox_handoff": true});
         let mut at_a = Socket::create(a.url(), &key(a)?, &first)?;
         let wanted = ["CREATING", "LOCK_ACQUIRING", "LOCK_ACQUIRED", "RUNNING"];
@@ -146,7 +153,7 @@ fn moves(_: &Context) -> Result<()> {
 }
 
 fn brings(_: &Context) -> Result<()> {
-    with_two("bring", |a, b| {
+    with_two("bring", LONG, |a, b| {
         let id = a.create(&["base"])?;
         start_counter(a, &id)?;
         let mut before = count(a, &id)?;
@@ -200,7 +207,7 @@ fn taken_over(server: &Server, id: &str, saved: u64) -> Result<()> {
 }
 
 fn killed(_: &Context) -> Result<()> {
-    with_two("killed", |a, b| {
+    with_two("killed", SHORT, |a, b| {
         let (id, saved) = archived_once(a)?;
         let never = a.create(&["base"])?;
         start_counter(a, &never)?;
@@ -233,7 +240,7 @@ fn signal(server: &Server, name: &str) -> Result<()> {
 }
 
 fn late(_: &Context) -> Result<()> {
-    with_two("late", |a, b| {
+    with_two("late", SHORT, |a, b| {
         let (id, saved) = archived_once(a)?;
         signal(a, "-STOP")?;
         let taken = taken_over(b, &id, saved);

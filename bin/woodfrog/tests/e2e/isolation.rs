@@ -1,6 +1,9 @@
 //! What a sandbox is: a machine of its own, with what its users expect.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use woodfrog_testkit::wait_for;
 
 use crate::cases::check;
 use crate::{Case, Context};
@@ -58,22 +61,29 @@ fn root_inside_is_nobody_outside(context: &Context) -> Result<()> {
         &format!("setsid -f {marker} >/dev/null 2>&1 </dev/null; id -u"),
     )?;
     check!(start.stdout == "0\n", "{start:?}");
-    let mut uids = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if line.replace('\0', " ").trim() == marker {
-            let status = std::fs::read_to_string(entry.path().join("status"))?;
-            uids.extend(
-                status
-                    .lines()
-                    .find_map(|l| l.strip_prefix("Uid:\t").map(str::to_owned)),
-            );
-        }
-    }
+    // It is what `setsid` becomes, a moment later.
+    let uids = wait_for("the marker", Duration::from_secs(30), || {
+        let uids = uids_of(&marker).ok()?;
+        (!uids.is_empty()).then_some(uids)
+    })?;
     check!(uids.len() == 1, "{uids:?}");
     check!(!uids[0].starts_with('0'), "{uids:?}");
     server.run(&["sandbox", "delete", &id])?;
     Ok(())
+}
+
+/// As whom processes with this command line run on the host.
+fn uids_of(command: &str) -> Result<Vec<String>> {
+    let mut uids = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let read = |name| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        if read("cmdline").replace('\0', " ").trim() == command {
+            let status = read("status");
+            let uid = status.lines().find_map(|line| line.strip_prefix("Uid:\t"));
+            uids.extend(uid.map(str::to_owned));
+        }
+    }
+    Ok(uids)
 }
 
 fn sudo_works(context: &Context) -> Result<()> {
@@ -115,7 +125,7 @@ s.connect((\"192.0.2.1\", 9)); print(s.getsockname()[0])'";
     );
     let script = format!(
         "setsid -f python3 -m http.server 8000 >/dev/null 2>&1 </dev/null; \
-         for i in $(seq 100); do curl -sS http://{address}:8000/ && exit 0; sleep 0.1; done; exit 1"
+         for i in $(seq 450); do curl -sS http://{address}:8000/ && exit 0; sleep 0.1; done; exit 1"
     );
     let itself = server.exec(&first, "user", &script)?;
     check!(itself.code == 0, "{itself:?}");

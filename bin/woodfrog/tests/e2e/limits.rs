@@ -96,10 +96,11 @@ fn cpu_share(context: &Context) -> Result<()> {
     let script = "python3 - <<'E'
 import os, time, resource
 children = []
+# The same for all, whenever each begins.
+end = time.monotonic() + 3
 for _ in range(3):
     pid = os.fork()
     if pid == 0:
-        end = time.monotonic() + 3
         while time.monotonic() < end: pass
         os._exit(0)
     children.append(pid)

@@ -267,17 +267,17 @@ fn idleness(context: &Context) -> Result<()> {
         "--timeout",
         "0",
         "--pause-after",
-        "3s",
+        "10s",
         "--hibernate-after",
-        "3s",
+        "10s",
     ])?;
     let why = server.json(&["sandbox", "why", &id])?;
     check!(why["next"]["state"] == "paused", "{why}");
-    for wanted in ["paused", "hibernated"] {
-        wait_for(wanted, Duration::from_secs(40), || {
-            (state(server, &id).ok()? == wanted).then_some(())
-        })?;
-    }
+    wait_for("it to be hibernated", Duration::from_secs(120), || {
+        (state(server, &id).ok()? == "hibernated").then_some(())
+    })?;
+    let paused = events(server, &id, "sandbox.paused")?;
+    check!(paused == 1, "{paused} times paused on the way down");
     let shown = server.json(&["sandbox", "show", &id])?;
     check!(shown["sleep"]["cause"] == "idle", "{shown}");
     check!(shown["next"]["state"] == "deleted", "{shown}");
@@ -292,13 +292,13 @@ fn idleness(context: &Context) -> Result<()> {
 
 fn holds(context: &Context) -> Result<()> {
     let server = &context.server;
-    let id = server.create(&["base", "--timeout", "0", "--pause-after", "3s"])?;
+    let id = server.create(&["base", "--timeout", "0", "--pause-after", "10s"])?;
     server.run(&["sandbox", "hold", &id, "run-1"])?;
     let why = server.json(&["sandbox", "why", &id])?;
     check!(why["holds"][0]["name"] == "run-1", "{why}");
     check!(why["next"].is_null(), "{why}");
     server.run(&["sandbox", "hold", &id, "run-1", "--release"])?;
-    wait_for("it to be paused", Duration::from_secs(40), || {
+    wait_for("it to be paused", Duration::from_secs(60), || {
         (state(server, &id).ok()? == "paused").then_some(())
     })?;
     server.run(&["sandbox", "delete", &id])?;
@@ -405,12 +405,15 @@ fn forks(context: &Context) -> Result<()> {
 const TALKER: &str = "cat > ~/talk.py <<'END'
 import socket
 server = next(line.split()[1] for line in open('/etc/resolv.conf') if line.startswith('nameserver'))
-talk = socket.create_connection((server, 53))
-open('/home/user/up', 'w').close()
-try:
-    end = 'end' if talk.recv(1) == b'' else 'data'
-except OSError as error:
-    end = str(error.errno)
+end = ''
+while not end:
+    try:
+        talk = socket.create_connection((server, 53))
+        open('/home/user/up', 'w').close()
+        # The name server lets go of who is silent for long: then once more.
+        end = 'data' if talk.recv(1) else ''
+    except OSError as error:
+        end = str(error.errno)
 open('/home/user/end', 'w').write(end + '\\n')
 END
 setsid -f python3 ~/talk.py >/dev/null 2>&1 </dev/null";
@@ -431,7 +434,8 @@ fn copies_start_afresh(context: &Context) -> Result<()> {
     let copy = made.trim();
     let told = wait_for("the copy to be told", Duration::from_secs(30), || {
         let end = server.exec(copy, "user", "cat ~/end").ok()?;
-        (end.code == 0).then_some(end.stdout)
+        // The file is there before its line is.
+        (end.code == 0 && end.stdout.ends_with('\n')).then_some(end.stdout)
     })?;
     check!(told == ABORTED, "{told:?}");
     let source = server.exec(&id, "user", "cat ~/end || true")?;

@@ -82,14 +82,14 @@ const LOST_RUN: &str = "run:rn00000000000000000000000000";
 /// Its hold is there after a restart and keeps it awake until it is released; that of a run that
 /// is over is not.
 fn still_held(server: &Server, id: &str) -> Result<()> {
-    let why = wait_for("the hold of no run to go", Duration::from_secs(20), || {
+    let why = wait_for("the hold of no run to go", Duration::from_secs(60), || {
         let why = server.json(&["sandbox", "why", id]).ok()?;
         let mine = why["holds"][0]["name"] == "mine" && why["holds"][1].is_null();
         mine.then_some(why)
     })?;
     check!(why["state"] == "running" && why["next"].is_null(), "{why}");
     server.run(&["sandbox", "hold", id, "mine", "--release"])?;
-    wait_for("it to be paused", Duration::from_secs(20), || {
+    wait_for("it to be paused", Duration::from_secs(60), || {
         (state(server, id).ok()? == "paused").then_some(())
     })
 }

@@ -136,7 +136,17 @@ fn own_server(name: &str) -> Result<Server> {
     Ok(server)
 }
 
-const NUMBERS: &str = "for i in $(seq 1 60000); do echo $i; done; exit 5";
+/// Says half of them and waits until it is told to go on: it is under way when its server ends,
+/// however long that takes.
+const NUMBERS: &str = "for i in $(seq 1 30000); do echo $i; done; \
+                       until [ -e /tmp/on ]; do sleep 0.05; done; \
+                       for i in $(seq 30001 60000); do echo $i; done; exit 5";
+
+fn tell_to_go_on(server: &Server, id: &str) -> Result<()> {
+    let told = server.exec(id, "root", "touch /tmp/on")?;
+    check!(told.code == 0, "{told:?}");
+    Ok(())
+}
 
 fn numbers() -> String {
     (1..=60_000).map(|number| format!("{number}\n")).collect()
@@ -166,6 +176,7 @@ fn stop(_: &Context) -> Result<()> {
     server.restart()?;
     let mut again = Socket::attach(server.url(), &client.id, &client.token, true)?;
     again.stdout = client.stdout.clone();
+    tell_to_go_on(&server, &client.id)?;
     again.say(&json!({"action": "reconnect", "cursor": client.cursor}))?;
     again.until("EXECUTION_DONE")?;
     check!(again.last["exit_code"] == 5, "{}", again.last);
@@ -187,6 +198,7 @@ fn killed_server(_: &Context) -> Result<()> {
     server.restart()?;
     let mut again = Socket::attach(server.url(), &client.id, &client.token, true)?;
     again.stdout = client.stdout.clone();
+    tell_to_go_on(&server, &client.id)?;
     again.say(&json!({"action": "reconnect", "cursor": client.cursor}))?;
     again.until("EXECUTION_DONE")?;
     check!(again.last["exit_code"] == 5, "{}", again.last);

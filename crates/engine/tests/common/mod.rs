@@ -295,6 +295,9 @@ impl Archive for FakeArchive {
     }
 }
 
+/// How long one waits for guests that are mute.
+pub const MUTE: Duration = Duration::from_millis(300);
+
 /// What outlives an engine: the store, the machine, the disk, the archive.
 pub struct World {
     pub store: Arc<MemoryStore>,
@@ -318,8 +321,8 @@ impl World {
 
     pub fn options(&self) -> Options {
         let mut options = Options::new(self.dir.path());
-        options.guest_timeout = Duration::from_millis(300);
-        options.ready_timeout = Duration::from_millis(800);
+        options.guest_timeout = Duration::from_secs(20);
+        options.ready_timeout = Duration::from_secs(20);
         options.metric_interval = Duration::from_millis(20);
         options.warm = false;
         options.drain_timeout = Duration::from_secs(5);
@@ -452,9 +455,12 @@ pub fn request() -> CreateSandbox {
     }
 }
 
-/// Polls until `holds`, at most for five seconds.
+/// Long enough for a busy machine; reaching it is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Polls until `holds`, at most for [`PATIENCE`].
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(5), async {
+    let waited = tokio::time::timeout(PATIENCE, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

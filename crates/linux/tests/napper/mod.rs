@@ -55,6 +55,9 @@ impl Napper {
 
     /// Another init.
     pub(crate) fn running(program: &str, argv: &[&str], seccomp: SeccompPolicy) -> Option<Self> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        // Before anything that makes children.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut criu = match find(&default_prefix()) {
             Found::Suitable(criu) => criu,
             other => {
@@ -62,8 +65,6 @@ impl Napper {
                 return None;
             }
         };
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         criu.warm().unwrap();
         let mut bench = Bench::new();
         let mut spec = bench.spec("a", "");

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use woodfrog_network::{
@@ -22,7 +22,7 @@ pub(crate) const INTERNET: [&str; 4] = [
     "10.77.0.10",
 ];
 pub(crate) const DNS_SERVER: &str = "203.0.113.53";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// Removed with everything in it when dropped.
@@ -93,6 +93,17 @@ impl World {
                 "dev",
                 "lo",
             ]);
+        }
+        // The kernel says so a little after both ends are up.
+        let began = Instant::now();
+        let state = || run(&["ip", "-n", &host, "-br", "link", "show", "up0"]);
+        while state().split_whitespace().nth(1) != Some("UP") {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "the uplink is down: {}",
+                state()
+            );
+            std::thread::sleep(Duration::from_millis(2));
         }
         world
     }
