@@ -48,6 +48,7 @@ const BILLING_END: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Runs the server until it is told to end.
 pub(crate) fn run(config: Config) -> Result<()> {
+    woodfrog_linux::memory::keep_little();
     crate::logging::start(&config)?;
     // Directories of sandboxes must be open to their users, whatever the operator's own habits;
     // what is secret is made with its mode.

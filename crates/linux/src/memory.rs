@@ -8,3 +8,19 @@ pub fn give_back_freed() {
     // SAFETY: it takes a number and changes nothing that is in use.
     let _ = unsafe { libc::malloc_trim(0) };
 }
+
+/// Has the C library ask the system for every block from this size on, and give it back when it is
+/// freed. Left alone, glibc raises the size with each large block that is freed (up to 32 MiB):
+/// then every thread that once moved a file keeps a buffer's worth for ever.
+#[cfg(target_env = "gnu")]
+const LARGE: i32 = 256 << 10;
+
+/// Has this process keep little of what it frees. For the beginning of a program, before it has
+/// threads; where the C library cannot, nothing happens.
+pub fn keep_little() {
+    #[cfg(target_env = "gnu")]
+    for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        // SAFETY: it takes numbers, and no other thread is there yet.
+        let _ = unsafe { libc::mallopt(parameter, LARGE) };
+    }
+}

@@ -162,31 +162,19 @@ async fn connection(
         .with_time(PEER_SILENT)
         .with_interval(PEER_PROBE);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&probes);
+    // Boxed, since a task is as large as the largest thing that it may become: a plain connection
+    // would take the room of an encrypted one, and of every protocol, for as long as it lasts.
     match tls {
         None => {
-            exchange(
-                server,
-                stream,
-                Peer {
-                    address,
-                    scheme: Scheme::Http,
-                },
-            )
-            .await
+            let scheme = Scheme::Http;
+            Box::pin(exchange(server, stream, Peer { address, scheme })).await;
         }
         Some(acceptor) => {
-            let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+            let handshake = Box::pin(tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)));
             // Failures are the client's: wrong authority, a port scan.
             if let Ok(Ok(stream)) = handshake.await {
-                exchange(
-                    server,
-                    stream,
-                    Peer {
-                        address,
-                        scheme: Scheme::Https,
-                    },
-                )
-                .await;
+                let scheme = Scheme::Https;
+                Box::pin(exchange(server, stream, Peer { address, scheme })).await;
             }
         }
     }
@@ -213,11 +201,13 @@ where
             async move { Ok::<_, Infallible>(answer.await) }
         })
     };
-    let connection = server
-        .builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .into_owned();
-    let mut connection = std::pin::pin!(connection);
+    // Boxed where it is made: each move would keep room of its own in the task.
+    let mut connection = Box::pin(
+        server
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned(),
+    );
     let mut first_head = std::pin::pin!(tokio::time::sleep(FIRST_HEAD));
     let (mut waiting, mut draining) = (true, false);
     loop {
