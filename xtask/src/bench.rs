@@ -2,6 +2,7 @@
 
 mod commands;
 mod floor;
+mod handoff;
 mod memory;
 mod runs;
 mod sample;

@@ -27,11 +27,12 @@ const MEBI: f64 = 1024.0;
 /// All rows. One that fails says so and does not hide the others.
 pub(super) fn all(server: &Server) -> Vec<Sample> {
     type Part = fn(&Server) -> Result<Vec<Sample>>;
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("exec", exec),
         ("attach", attach),
         ("bare socket", |_| bare_socket()),
         ("output", output),
+        ("hand-off", super::handoff::all),
     ];
     let mut rows = Vec::new();
     for (name, part) in parts {
