@@ -1,6 +1,5 @@
 //! The direction of dependencies between our crates.
 
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -118,7 +117,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Checks the normal dependencies of every crate; tests may use more.
 pub(crate) fn run() -> Result<()> {
     let text = output(
-        Command::new(env!("CARGO"))
+        crate::step::cargo()
             .args(["metadata", "--format-version=1", "--no-deps"])
             .current_dir(root()),
     )?;

@@ -13,7 +13,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// Builds the server and returns its path.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = crate::step::cargo();
     command
         .args(["build", "--locked", "--package", "woodfrog"])
         .current_dir(root());

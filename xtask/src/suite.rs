@@ -1,6 +1,5 @@
 //! The whole test suite: what `./x test` and CI run.
 
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -77,9 +76,7 @@ pub(crate) fn run_all(only: &[String]) -> Result<()> {
 }
 
 fn cargo(args: &[&str]) -> Result<Tally> {
-    run(Command::new(env!("CARGO"))
-        .args(args)
-        .current_dir(server::root()))?;
+    run(crate::step::cargo().args(args).current_dir(server::root()))?;
     Ok(Tally::default())
 }
 
@@ -87,7 +84,7 @@ fn cargo(args: &[&str]) -> Result<Tally> {
 fn rust_tests() -> Result<Tally> {
     let mut tally = Tally::default();
     watch(
-        Command::new(env!("CARGO"))
+        crate::step::cargo()
             .args([
                 "test",
                 "--workspace",

@@ -24,7 +24,7 @@ pub(super) fn all() -> Result<Vec<Sample>> {
 
 /// The bare `clone3` + overlay + `pivot_root` + `exec` round trip.
 fn bare_floor() -> Result<Vec<Sample>> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = crate::step::cargo();
     command.args(["run", "--release", "--quiet", "--package", "woodfrog-linux"]);
     command.args(["--example", "floor", "--", "200", "--rows"]);
     let text = output(command.current_dir(root()))?;

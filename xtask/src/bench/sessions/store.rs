@@ -1,7 +1,6 @@
 //! The stores alone, and the limits beside them: an example of each adapter measures it in one
 //! process, in the directory that the build is in.
 
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -22,7 +21,7 @@ pub(super) fn postgres() -> Result<Vec<Sample>> {
 
 pub(super) fn all(package: &str, example: &str) -> Result<Vec<Sample>> {
     let dir = root().join("target");
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = crate::step::cargo();
     command.args(["run", "--release", "--quiet", "--package", package]);
     command.args(["--example", example, "--"]);
     command.arg(&dir).env("TMPDIR", &dir);

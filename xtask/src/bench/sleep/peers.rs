@@ -20,7 +20,7 @@ const RUNS: usize = 10;
 
 /// Dump and restore of one process with as much memory, through our RPC client.
 pub(super) fn criu(kind: Kind) -> Result<Vec<Sample>> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = crate::step::cargo();
     command.args(["run", "--release", "--quiet", "--package", "woodfrog-linux"]);
     command.args(["--example", "criu_floor", "--"]);
     command.args([kind.held_mib.to_string(), RUNS.to_string()]);
