@@ -166,7 +166,8 @@ async fn serve(config: Config) -> Result<()> {
     let url = endpoint(&config, scheme, local.port());
     std::fs::write(data_dir.join("endpoint"), format!("{url}\n"))?;
     tracing::info!(%url, listen = %local, "serving");
-    woodfrog_server::serve::serve(faces, vec![listener], stop).await?;
+    let drain = config.shutdown_timeout;
+    woodfrog_server::serve::serve(faces, vec![listener], stop, drain).await?;
     sockets.await?;
     let _ = std::fs::remove_file(data_dir.join("endpoint"));
     // What it was about to book is booked by the next server if this one is too slow.
