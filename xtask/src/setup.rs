@@ -27,13 +27,15 @@ const TESTS: &[(&str, &str)] = &[
     ("psql", "postgresql"),
     ("chromium", "chromium"),
     ("redis-server", "redis-server"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("kill", "procps"),
 ];
 
 /// Additionally, what the benchmark compares with and measures by.
 const BENCH: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("runc", "runc"),
-    ("curl", "curl"),
     ("nats-server", "nats-server"),
 ];
 
@@ -180,4 +182,62 @@ fn python(version: &str) -> Result<()> {
     .context("install the Python SDK")?;
     std::fs::write(marker, "")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every Debian machine that builds the tree has.
+    const THERE: &[&str] = &[
+        "apt-get",
+        "cargo",
+        "chmod",
+        "date",
+        "fallocate",
+        "grep",
+        "install",
+        "ldd",
+        "mkfifo",
+        "mount",
+        "perl",
+        "sh",
+        "sync",
+        "timeout",
+        "umount",
+    ];
+
+    /// Programs that sources below `dir` start by name.
+    fn started(dir: &Path, names: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                started(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let marker = ["Command::", "new(\""].concat();
+                let named = text.split(marker.as_str()).skip(1);
+                names.extend(named.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+
+    #[test]
+    fn what_tests_start_is_installed_for_them() {
+        let root = crate::server::root();
+        let mut names = Vec::new();
+        started(&root.join("bin/woodfrog/tests"), &mut names);
+        started(&root.join("xtask/src"), &mut names);
+        started(&root.join("crates/testkit/src"), &mut names);
+        for one in std::fs::read_dir(root.join("crates")).into_iter().flatten() {
+            started(&one.expect("a crate").path().join("tests"), &mut names);
+        }
+        assert!(names.len() > 30, "{names:?}");
+        let listed = |name: &&String| {
+            let mut all = RUNTIME.iter().chain(TESTS);
+            THERE.contains(&name.as_str()) || all.any(|(program, _)| program == name)
+        };
+        let lacking: Vec<&String> = names.iter().filter(|name| !listed(name)).collect();
+        assert!(lacking.is_empty(), "in no list: {lacking:?}");
+    }
 }

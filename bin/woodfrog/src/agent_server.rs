@@ -91,7 +91,8 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     warn(args, local);
     let stop = CancellationToken::new();
     let listener = Listener { tcp, tls: None };
-    let serving = woodfrog_server::serve::serve(Faces::only(router), vec![listener], stop.clone());
+    let faces = Faces::only(router);
+    let serving = woodfrog_server::serve::serve(faces, vec![listener], stop.clone(), DRAIN);
     let serving = tokio::spawn(serving);
     let died = tokio::select! {
         () = &mut ending => None,
@@ -100,7 +101,7 @@ async fn serve(args: &AgentServerArgs) -> Result<()> {
     // Streams end now, so that nothing is left to wait for.
     lives.end();
     stop.cancel();
-    let (_, ended) = tokio::join!(tokio::time::timeout(DRAIN, serving), process.end());
+    let (_, ended) = tokio::join!(serving, process.end());
     ended.context("end the process driver")?;
     match died {
         None => {

@@ -11,8 +11,10 @@ use woodfrog_cli::output;
 use woodfrog_linux::criu::Program;
 use woodfrog_linux::probe::{self, Need, Probe, Status};
 
-/// Probes, prints, and with `--fix` installs what is missing and probes again. Fails if something
-/// is missing that no sandbox can do without.
+use fix::Plan;
+
+/// Probes, prints, and with `--fix` brings what is missing, wholly or in part, and probes again.
+/// Fails if something is missing that no sandbox can do without.
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     match examine(args) {
         Ok(true) => ExitCode::SUCCESS,
@@ -35,14 +37,11 @@ fn examine(args: &DoctorArgs) -> io::Result<bool> {
     };
     let mut probes = probe::all_and_selftest(&place, &program);
     if args.fix {
-        let (packages, apart) = (fix::wanted(&probes), fix::wanted_apart(&probes));
-        if packages.is_empty() && apart.is_empty() {
-            output::note("nothing is missing that could be installed");
+        let plan = Plan::of(&probes);
+        if plan.is_empty() {
+            output::note("nothing is missing that could be installed or set");
         } else {
-            if !packages.is_empty() {
-                fix::install(&packages)?;
-            }
-            apart.into_iter().for_each(fix::install_apart);
+            plan.carry_out()?;
             probes = probe::all_and_selftest(&place, &program);
         }
     }
@@ -89,8 +88,8 @@ fn print(probes: &[Probe]) -> io::Result<()> {
         many => format!("sandboxes cannot run on this machine: {many} things are missing"),
     };
     output::line(&verdict)?;
-    if !fix::wanted(probes).is_empty() || !fix::wanted_apart(probes).is_empty() {
-        output::line("`woodfrog doctor --fix` installs what can be installed")?;
+    if !Plan::of(probes).is_empty() {
+        output::line("`woodfrog doctor --fix` installs and sets what can be")?;
     }
     Ok(())
 }

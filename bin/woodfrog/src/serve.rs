@@ -13,6 +13,7 @@ use woodfrog_agents::HostStore;
 use woodfrog_billing::{Billing, Reach};
 use woodfrog_cli::Config;
 use woodfrog_cli::config::{LazyPages as ConfiguredLazyPages, Pace as TracePace, Tls};
+use woodfrog_cli::output::note;
 use woodfrog_core::admission::Caps;
 use woodfrog_core::schedule::Schedule;
 use woodfrog_driver_gvisor::GvisorOptions;
@@ -167,7 +168,8 @@ async fn serve(config: Config) -> Result<()> {
     let url = endpoint(&config, scheme, local.port());
     std::fs::write(data_dir.join("endpoint"), format!("{url}\n"))?;
     tracing::info!(%url, listen = %local, "serving");
-    woodfrog_server::serve::serve(faces, vec![listener], stop).await?;
+    let drain = config.shutdown_timeout;
+    woodfrog_server::serve::serve(faces, vec![listener], stop, drain).await?;
     sockets.await?;
     let _ = std::fs::remove_file(data_dir.join("endpoint"));
     // What it was about to book is booked by the next server if this one is too slow.
@@ -435,7 +437,8 @@ fn sweep(config: &Config) -> Result<Option<Sweep>> {
 /// The admin key of a new server, and a loud word about development mode.
 async fn welcome(config: &Config, engine: &Engine) -> Result<()> {
     if config.dev {
-        tracing::warn!("DEVELOPMENT MODE: every API key is accepted, with all rights");
+        // Not a line of the log, which may be silent.
+        note("DEVELOPMENT MODE: every API key is accepted, with all rights");
     }
     let Some(created) = engine.bootstrap_admin_key().await? else {
         return Ok(());

@@ -195,7 +195,7 @@ impl ServeArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
-    /// Install what is missing and can be installed.
+    /// Install what is missing and can be installed, and allow userfaultfd until the next boot.
     #[arg(long)]
     pub fix: bool,
     /// Print JSON.

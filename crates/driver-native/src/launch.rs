@@ -292,6 +292,7 @@ fn policy(security: &SecurityOptions) -> SeccompPolicy {
         allow_io_uring: security.io_uring,
         allow_userfaultfd: security.userfaultfd,
         allow_landlock: security.landlock,
+        allow_message_queues: security.message_queues,
     }
 }
 

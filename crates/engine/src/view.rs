@@ -1,9 +1,9 @@
 //! What callers get to see.
 
 use woodfrog_types::key::ApiKey;
-use woodfrog_types::sandbox::{Sandbox, SandboxState};
+use woodfrog_types::sandbox::Sandbox;
 pub use woodfrog_types::sleep::Hold;
-use woodfrog_types::sleep::{Sleep, SleepCause, SleepDefaults, SleepPolicy};
+use woodfrog_types::sleep::{SleepDefaults, SleepPolicy};
 use woodfrog_types::template::{Build, Template};
 use woodfrog_types::{SnapshotId, Timestamp};
 
@@ -60,24 +60,10 @@ pub enum FileSlot {
 impl SandboxView {
     /// As E2B names its state: one that dozes by itself is `running` to its client.
     pub fn e2b_state(&self) -> &'static str {
-        match &self.sandbox.state {
-            SandboxState::Paused { sleep, .. }
-            | SandboxState::Hibernating { sleep, .. }
-            | SandboxState::Hibernated { sleep, .. }
-            | SandboxState::Archiving { sleep, .. }
-            | SandboxState::Archived { sleep, .. } => e2b_sleep(*sleep),
-            SandboxState::Creating
-            | SandboxState::Running { .. }
-            | SandboxState::Waking { .. }
-            | SandboxState::Deleting { .. } => "running",
+        match self.sandbox.state.is_kept_asleep() {
+            true => "paused",
+            false => "running",
         }
-    }
-}
-
-const fn e2b_sleep(sleep: Sleep) -> &'static str {
-    match sleep.cause {
-        SleepCause::Idle | SleepCause::Requested => "running",
-        SleepCause::Held | SleepCause::Timeout => "paused",
     }
 }
 
@@ -116,7 +102,7 @@ pub struct SleepDefaultsView {
 /// Why a sandbox is awake or asleep, and what comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wakefulness {
-    /// [`SandboxState::as_str`].
+    /// [`woodfrog_types::sandbox::SandboxState::as_str`].
     pub state: &'static str,
     /// Sentences for people: ``hold `run-1` until …``, `idle since …`.
     pub reasons: Vec<String>,

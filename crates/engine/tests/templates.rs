@@ -53,14 +53,17 @@ fn build_of(steps: Vec<TemplateStep>) -> StartBuild {
 
 /// Builds under a name; returns the build as it ended.
 async fn build(engine: &Engine, name: &str, request: StartBuild) -> Build {
-    let me = owner();
-    let view = engine.template_request(&me, new(name)).await.unwrap();
+    build_as(engine, &owner(), name, request).await
+}
+
+async fn build_as(engine: &Engine, me: &Principal, name: &str, request: StartBuild) -> Build {
+    let view = engine.template_request(me, new(name)).await.unwrap();
     let (template, id) = (view.template.id, view.build.id);
     engine
-        .template_build(&me, &template, &id, request)
+        .template_build(me, &template, &id, request)
         .await
         .unwrap();
-    let fetch = async || engine.build_fetch(&me, &template, &id).await.unwrap().build;
+    let fetch = async || engine.build_fetch(me, &template, &id).await.unwrap().build;
     eventually("the build ends", async || {
         matches!(
             fetch().await.state,
@@ -239,6 +242,49 @@ async fn files_are_uploaded_once_and_copied() {
     assert_eq!(layers(&built).len(), 2);
     let copies = world.images.copies.lock().unwrap();
     assert_eq!(std::fs::read(&copies[0].archive).unwrap(), b"archive");
+}
+
+#[tokio::test]
+async fn layers_are_cached_for_their_workspace_only() {
+    let world = World::new();
+    let engine = world.start().await;
+    let hash = "cd".repeat(32);
+    let copy = TemplateStep::Copy {
+        src: "src".into(),
+        dst: "/app".into(),
+        user: None,
+        mode: None,
+        files_hash: hash.clone(),
+        force: false,
+    };
+    let steps = vec![run("make"), copy];
+    let mut made = Vec::new();
+    // The second claims the same hash for something else.
+    for (me, content) in [(owner(), &b"harmless"[..]), (stranger(), &b"not that"[..])] {
+        let view = engine.template_request(&me, new("app")).await.unwrap();
+        let slot = engine.template_file(&me, &view.template.id, &hash).await;
+        let FileSlot::Upload { token } = slot.unwrap() else {
+            panic!("another's upload is here")
+        };
+        let body = futures_util::stream::iter([Ok(bytes::Bytes::copy_from_slice(content))]);
+        engine.template_file_upload(&token, body).await.unwrap();
+        let copies = || world.images.copies.lock().unwrap().len();
+        let (commands, before) = (world.driver.guest().commands().len(), copies());
+        let built = build_as(&engine, &me, "app", build_of(steps.clone())).await;
+        assert_eq!(copies(), before + 1, "its own files are copied");
+        let archive = world.images.copies.lock().unwrap()[before].archive.clone();
+        assert_eq!(std::fs::read(archive).unwrap(), content);
+        let ran = world.driver.guest().commands().len();
+        assert!(ran > commands, "its own command is run");
+        let again = build_as(&engine, &me, "app", build_of(steps.clone())).await;
+        assert_eq!(layers(&again), layers(&built), "its own layers are used");
+        assert_eq!(
+            (world.driver.guest().commands().len(), copies()),
+            (ran, before + 1)
+        );
+        made.push(layers(&built)[1].clone());
+    }
+    assert_ne!(made[0], made[1], "a command's layer");
 }
 
 #[tokio::test]

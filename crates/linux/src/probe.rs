@@ -13,6 +13,7 @@ mod machine;
 mod programs;
 
 pub use checkpoint::CRIU;
+pub use kernel::USERFAULTFD;
 pub use programs::GVISOR;
 
 /// How it stands with one capability.

@@ -20,6 +20,8 @@ pub struct SeccompPolicy {
     pub allow_userfaultfd: bool,
     /// Landlock. Its restrictions are silently lost by a checkpoint.
     pub allow_landlock: bool,
+    /// POSIX message queues. A memory checkpoint carries none of them.
+    pub allow_message_queues: bool,
 }
 
 /// A filter ready for the kernel.
@@ -216,6 +218,9 @@ fn verdicts(policy: SeccompPolicy) -> Vec<(u32, Verdict)> {
     }
     if !policy.allow_landlock {
         refuse(LANDLOCK);
+    }
+    if !policy.allow_message_queues {
+        refuse(&[libc::SYS_mq_open]);
     }
     if !policy.allow_nested_namespaces {
         refuse(NAMESPACES);

@@ -239,6 +239,7 @@ fn refusals_are_read_from_the_log() {
         allow_io_uring: true,
         allow_userfaultfd: true,
         allow_landlock: true,
+        allow_message_queues: true,
     };
     for (script, refusal, seen) in REFUSED {
         // A checkpoint, also one that fails, interrupts a sleep.

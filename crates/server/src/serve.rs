@@ -13,7 +13,7 @@ pub(crate) mod classify;
 mod listen;
 pub mod tls;
 
-pub use listen::{DRAIN, Listener, serve};
+pub use listen::{Listener, serve};
 pub use tls::{Tls, TlsError, TlsSource};
 
 use crate::ServerOptions;

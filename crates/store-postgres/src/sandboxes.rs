@@ -174,6 +174,16 @@ impl SandboxStore for PostgresStore {
             "SELECT count(*) AS n FROM sandboxes WHERE workspace = $1 AND state <> 'deleting'";
         count(&self.client().await?, WHAT, sql, &[&workspace.as_str()]).await
     }
+
+    async fn sandbox_count_running(&self, workspace: &WorkspaceId) -> Result<u64> {
+        // Why one sleeps is in its body only, which is looked at for those that do.
+        let sql = "SELECT count(*) AS n FROM sandboxes WHERE workspace = $1 AND CASE \
+                   WHEN state IN ('creating', 'running', 'waking') THEN true \
+                   WHEN state = 'deleting' THEN false \
+                   ELSE coalesce(body::json #>> '{state,sleep,cause}', \
+                   body::json #>> '{state,saved,sleep,cause}') IN ('idle', 'requested') END";
+        count(&self.client().await?, WHAT, sql, &[&workspace.as_str()]).await
+    }
 }
 
 /// Names that we chose, as a list of literals.

@@ -63,6 +63,9 @@ struct StoredSecurity {
     io_uring: bool,
     userfaultfd: bool,
     landlock: bool,
+    /// Absent in what was stored before they were refused: off, as in all new builds.
+    #[serde(default)]
+    message_queues: bool,
     /// Absent in what was stored before there was a choice. One that is not known here makes the
     /// record unreadable: a sandbox must not get less than was asked for.
     #[serde(default)]
@@ -190,6 +193,7 @@ fn image_to_stored(image: &BuiltImage) -> StoredImage {
         io_uring,
         userfaultfd,
         landlock,
+        message_queues,
         runtime,
     } = image.security;
     StoredImage {
@@ -203,6 +207,7 @@ fn image_to_stored(image: &BuiltImage) -> StoredImage {
             io_uring,
             userfaultfd,
             landlock,
+            message_queues,
             runtime: match runtime {
                 Runtime::Native => StoredRuntime::Native,
                 Runtime::Gvisor => StoredRuntime::Gvisor,
@@ -224,6 +229,7 @@ fn image_from_stored(stored: StoredImage, layers: Vec<String>) -> BuiltImage {
             io_uring: stored.security.io_uring,
             userfaultfd: stored.security.userfaultfd,
             landlock: stored.security.landlock,
+            message_queues: stored.security.message_queues,
             runtime: match stored.security.runtime {
                 StoredRuntime::Native => Runtime::Native,
                 StoredRuntime::Gvisor => Runtime::Gvisor,

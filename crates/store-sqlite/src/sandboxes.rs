@@ -151,6 +151,12 @@ impl SandboxStore for SqliteStore {
         self.read(move |conn| count(conn, WHAT, COUNT, [workspace.as_str()]))
             .await
     }
+
+    async fn sandbox_count_running(&self, workspace: &WorkspaceId) -> Result<u64> {
+        let workspace = workspace.clone();
+        self.read(move |conn| count(conn, WHAT, COUNT_RUNNING, [workspace.as_str()]))
+            .await
+    }
 }
 
 // The condition repeats that of the partial index word for word: only then is it used.
@@ -159,6 +165,12 @@ const DUE: &str = "SELECT id FROM sandboxes WHERE due IS NOT NULL AND due <= ?1 
 const NEXT_DUE: &str = "SELECT due FROM sandboxes WHERE due IS NOT NULL ORDER BY due LIMIT 1";
 const COUNT: &str =
     "SELECT count(*) AS n FROM sandboxes WHERE workspace = ?1 AND state <> 'deleting'";
+// Why one sleeps is in its body only, which is looked at for those that do.
+const COUNT_RUNNING: &str = "SELECT count(*) AS n FROM sandboxes WHERE workspace = ?1 AND CASE \
+     WHEN state IN ('creating', 'running', 'waking') THEN 1 \
+     WHEN state = 'deleting' THEN 0 \
+     ELSE coalesce(json_extract(body, '$.state.sleep.cause'), \
+     json_extract(body, '$.state.saved.sleep.cause')) IN ('idle', 'requested') END";
 
 fn insert(conn: &Connection, sandbox: &Sandbox) -> Result<()> {
     if sandbox.generation != 1 {
@@ -360,7 +372,7 @@ mod tests {
             limit: 1,
             cursor: Some(cursor::encode(List::Sandboxes, "5", "id")),
         };
-        let mut sqls = vec![COUNT.to_owned()];
+        let mut sqls = vec![COUNT.to_owned(), COUNT_RUNNING.to_owned()];
         let workspace = WorkspaceId::default_workspace();
         for order in [Order::OldestFirst, Order::NewestFirst] {
             let filter = SandboxFilter {

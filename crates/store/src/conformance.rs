@@ -71,6 +71,7 @@ macro_rules! store_conformance {
                 sandbox_due_covers_every_rung,
                 sandbox_list_filters_by_state,
                 sandbox_sleeping_ones_count,
+                sandbox_running_ones_count_without_those_kept_asleep,
             ],
             sleep_kept: [
                 sleep_defaults_need_the_generation_before,

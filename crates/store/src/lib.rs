@@ -101,6 +101,9 @@ pub trait SandboxStore: Send + Sync {
     async fn sandbox_next_deadline(&self) -> Result<Option<Timestamp>>;
     /// How many sandboxes the workspace has that are not being deleted.
     async fn sandbox_count(&self, workspace: &WorkspaceId) -> Result<u64>;
+    /// How many of these run as whoever uses them sees it: all but those that are
+    /// [kept asleep](woodfrog_types::sandbox::SandboxState::is_kept_asleep).
+    async fn sandbox_count_running(&self, workspace: &WorkspaceId) -> Result<u64>;
 }
 
 /// The log of each sandbox: dense sequence numbers from 1.

@@ -132,6 +132,21 @@ impl SandboxState {
             Self::Deleting { .. } => "deleting",
         }
     }
+
+    /// Whether it sleeps until somebody resumes it: it was put to sleep to stay so, or its deadline
+    /// passed. One that dozes by itself does not, nor one that is being woken.
+    pub const fn is_kept_asleep(&self) -> bool {
+        match self {
+            Self::Paused { sleep, .. }
+            | Self::Hibernating { sleep, .. }
+            | Self::Hibernated { sleep, .. }
+            | Self::Archiving { sleep, .. }
+            | Self::Archived { sleep, .. } => !sleep.cause.is_doze(),
+            Self::Creating | Self::Running { .. } | Self::Waking { .. } | Self::Deleting { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// A driver's own note about a running sandbox (JSON text, versioned by the driver).

@@ -148,6 +148,14 @@ impl SleepCause {
             Self::Timeout => "timeout",
         }
     }
+
+    /// Whether whoever uses the sandbox finds it as if it ran: any access wakes it.
+    pub const fn is_doze(self) -> bool {
+        match self {
+            Self::Idle | Self::Requested => true,
+            Self::Held | Self::Timeout => false,
+        }
+    }
 }
 
 /// When and why a sandbox went to sleep.

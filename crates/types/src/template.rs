@@ -76,6 +76,9 @@ pub struct SecurityOptions {
     pub userfaultfd: bool,
     /// Landlock: its restrictions are lost by a checkpoint.
     pub landlock: bool,
+    /// POSIX message queues: the sandbox can then not be checkpointed while one is open, and those
+    /// that nobody has open are lost by a checkpoint.
+    pub message_queues: bool,
     /// What they run on. The options above are about the host's kernel, and mean nothing with
     /// another.
     pub runtime: Runtime,
@@ -99,6 +102,7 @@ impl SecurityOptions {
             io_uring,
             userfaultfd,
             landlock,
+            message_queues,
             runtime,
         } = *self;
         if runtime == Runtime::Gvisor {
@@ -122,6 +126,11 @@ impl SecurityOptions {
             (
                 landlock,
                 "Landlock: its restrictions are lost by a checkpoint.",
+            ),
+            (
+                message_queues,
+                "Message queues: a sandbox cannot be checkpointed while one is open, and a \
+                 checkpoint loses the others.",
             ),
         ];
         let on = costs.into_iter().filter(|(on, _)| *on);

@@ -1,4 +1,4 @@
-//! Installing what is missing, from Debian's packages.
+//! Bringing what is missing: Debian's packages, programs apart from them, settings of the kernel.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,16 +6,82 @@ use std::process::Command;
 
 use woodfrog_cli::output;
 use woodfrog_linux::packages::Note;
-use woodfrog_linux::probe::{CRIU, GVISOR, Probe, Status};
+use woodfrog_linux::probe::{CRIU, GVISOR, Probe, Status, USERFAULTFD};
 use woodfrog_linux::{criu, runsc};
 
-/// Packages that would bring something that is missing.
-pub(super) fn wanted(probes: &[Probe]) -> Vec<&'static str> {
-    let missing = probes
-        .iter()
-        .filter(|probe| probe.status == Status::Missing);
-    let packages: BTreeSet<&str> = missing.flat_map(|probe| probe.packages).copied().collect();
+/// What can be done about what is missing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    packages: Vec<&'static str>,
+    apart: Vec<Apart>,
+    settings: Vec<Setting>,
+}
+
+impl Plan {
+    pub(super) fn of(probes: &[Probe]) -> Self {
+        let there_in_part = probes
+            .iter()
+            .any(|probe| probe.name == USERFAULTFD && probe.status == Status::Degraded);
+        Self {
+            packages: wanted(probes),
+            apart: wanted_apart(probes),
+            settings: there_in_part
+                .then_some(Setting::Userfaultfd)
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            packages,
+            apart,
+            settings,
+        } = self;
+        packages.is_empty() && apart.is_empty() && settings.is_empty()
+    }
+
+    /// Does it. What fails is told and costs nothing else.
+    ///
+    /// # Errors
+    /// There is no apt-get.
+    pub(super) fn carry_out(self) -> io::Result<()> {
+        self.settings.into_iter().for_each(set);
+        if !self.packages.is_empty() {
+            install(&self.packages)?;
+        }
+        self.apart.into_iter().for_each(install_apart);
+        Ok(())
+    }
+}
+
+/// Packages that would bring something that is missing, wholly or in part.
+fn wanted(probes: &[Probe]) -> Vec<&'static str> {
+    let lacking = probes.iter().filter(|probe| probe.status != Status::Ok);
+    let packages: BTreeSet<&str> = lacking.flat_map(|probe| probe.packages).copied().collect();
     packages.into_iter().collect()
+}
+
+/// A setting of the kernel, which is as it was after the next boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    Userfaultfd,
+}
+
+/// Sets it, saying what that costs.
+fn set(setting: Setting) {
+    match setting {
+        Setting::Userfaultfd => {
+            output::note(
+                "setting vm.unprivileged_userfaultfd=1 until the next boot: every process of this \
+                 machine but sandboxes may use userfaultfd then, with which races in the kernel \
+                 are easier to win",
+            );
+            if let Err(error) = criu::allow_lazy_pages() {
+                output::error(&error);
+            }
+        }
+    }
 }
 
 /// Installs the packages one by one, so that one that this release lacks does not cost the others;
@@ -23,7 +89,7 @@ pub(super) fn wanted(probes: &[Probe]) -> Vec<&'static str> {
 ///
 /// # Errors
 /// There is no apt-get.
-pub(super) fn install(packages: &[&str]) -> io::Result<()> {
+fn install(packages: &[&str]) -> io::Result<()> {
     output::note(&format!("installing {}", packages.join(", ")));
     if !apt(&["update"])? {
         output::note("the lists of packages could not be brought up to date; trying with the old");
@@ -39,13 +105,13 @@ pub(super) fn install(packages: &[&str]) -> io::Result<()> {
 /// What is installed apart from the system, whose release has none or one that is too old: it is not
 /// among [`wanted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Apart {
+enum Apart {
     Criu,
     Runsc,
 }
 
 /// What of that is missing.
-pub(super) fn wanted_apart(probes: &[Probe]) -> Vec<Apart> {
+fn wanted_apart(probes: &[Probe]) -> Vec<Apart> {
     let missing = |name| {
         let mut probes = probes.iter();
         probes.any(|probe| probe.name == name && probe.status == Status::Missing)
@@ -58,7 +124,7 @@ pub(super) fn wanted_apart(probes: &[Probe]) -> Vec<Apart> {
 }
 
 /// Installs it. A failure is told and is no end: sandboxes run without.
-pub(super) fn install_apart(apart: Apart) {
+fn install_apart(apart: Apart) {
     let mut tell = |note| match note {
         Note::Step(text) => output::note(&text),
         Note::Warning(text) => output::note(&format!("warning: {text}")),
@@ -115,6 +181,7 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_installed_and_once() {
+        // The one that is there in part lacks what its package has.
         let probes = [
             probe(Status::Missing, &["b", "a"]),
             probe(Status::Missing, &["a"]),
@@ -122,6 +189,22 @@ mod tests {
             probe(Status::Degraded, &["d"]),
             probe(Status::Missing, &[]),
         ];
-        assert_eq!(wanted(&probes), ["a", "b"]);
+        assert_eq!(wanted(&probes), ["a", "b", "d"]);
+    }
+
+    #[test]
+    fn what_is_there_in_part_is_set_where_that_helps() {
+        let named = |name, status| Probe {
+            name,
+            ..probe(status, &[])
+        };
+        let of = |probe| Plan::of(&[probe]);
+        let plan = of(named(USERFAULTFD, Status::Degraded));
+        assert_eq!(plan.settings, [Setting::Userfaultfd]);
+        assert!(!plan.is_empty());
+        // There already; not in this kernel; about something else.
+        assert!(of(named(USERFAULTFD, Status::Ok)).is_empty());
+        assert!(of(named(USERFAULTFD, Status::Missing)).is_empty());
+        assert!(of(named("x", Status::Degraded)).is_empty());
     }
 }

@@ -18,6 +18,10 @@ pub(crate) const CASES: &[Case] = &[
     ("errors::another_workspace_sees_nothing", tenancy),
     ("errors::the_log_keeps_secrets_at_every_level", secrets),
     ("errors::the_data_directory_is_private", private_data),
+    (
+        "errors::development_mode_is_said_though_the_log_is_silent",
+        development_mode,
+    ),
 ];
 
 /// Status and body of a request.
@@ -290,4 +294,13 @@ fn private_data(context: &Context) -> Result<()> {
         "the log shows the admin key"
     );
     Ok(())
+}
+
+fn development_mode(_: &Context) -> Result<()> {
+    let flags = ["--dev", "--spares", "0", "--log", "error"];
+    let server = Server::start(&binary(), &data_dir("loud"), &flags)?;
+    let said = server.log();
+    check!(said.matches("DEVELOPMENT MODE").count() == 1, "{said}");
+    check!(!said.contains(" INFO "), "{said}");
+    server.remove()
 }

@@ -32,6 +32,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
+const MESSAGE_QUEUE: &str = "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(240,b\"q\",66,384,0)>=0 else 1)'";
+
 /// Commands that must fail, with what they try.
 const REFUSED: &[(&str, &str)] = &[
     ("mount a tmpfs", "mount -t tmpfs none /mnt"),
@@ -65,6 +67,7 @@ const REFUSED: &[(&str, &str)] = &[
         "use Landlock",
         "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(444,0,0,1)>=0 else 1)'",
     ),
+    ("make a message queue", MESSAGE_QUEUE),
     (
         "load a BPF program",
         "python3 -c 'import ctypes,sys; l=ctypes.CDLL(None); sys.exit(0 if l.syscall(321,5,0,0)>=0 else 1)'",
@@ -94,7 +97,7 @@ fn forbidden_calls(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Nested namespaces, switched on for a template of its own.
+/// Nested namespaces and message queues, switched on for a template of its own.
 fn allowed_by_template(context: &Context) -> Result<()> {
     let server = &context.server;
     let folder = tempfile::tempdir()?;
@@ -106,12 +109,14 @@ fn allowed_by_template(context: &Context) -> Result<()> {
     let refused = unshare(&before)?;
     check!(refused.code != 0, "{refused:?}");
 
-    let allow = ["--allow", "nested-namespaces"];
+    let allow = ["--allow", "nested-namespaces,message-queues"];
     let said = server.run(&[&["template", "security", "nesting"][..], &allow].concat())?;
     check!(said.contains("cannot be checkpointed"), "{said}");
     let after = server.create(&["nesting"])?;
     let allowed = unshare(&after)?;
     check!(allowed.code == 0, "{allowed:?}");
+    let queue = server.exec(&after, "root", MESSAGE_QUEUE)?;
+    check!(queue.code == 0, "{queue:?}");
     // What ran before keeps its filter, and the rest is refused as ever.
     let refused = unshare(&before)?;
     check!(refused.code != 0, "{refused:?}");

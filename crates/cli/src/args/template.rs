@@ -92,6 +92,9 @@ pub enum Allowed {
     Userfaultfd,
     /// Its restrictions are lost by a checkpoint.
     Landlock,
+    /// No checkpoint while one is open; the others are lost by it.
+    #[value(alias = "message_queues")]
+    MessageQueues,
 }
 
 #[derive(Debug, Args)]

@@ -61,6 +61,13 @@ impl Engine {
         count.map_err(fault::store)
     }
 
+    /// How many of them run as E2B's clients see it: the one that dozes by itself does, too.
+    pub async fn sandbox_count_running(&self, principal: &Principal) -> Result<u64, Fault> {
+        let store = &self.inner.store;
+        let count = store.sandbox_count_running(&principal.workspace).await;
+        count.map_err(fault::store)
+    }
+
     /// Ends a sandbox; all of it is gone when this returns.
     pub async fn sandbox_delete(&self, principal: &Principal, id: &SandboxId) -> Result<(), Fault> {
         self.inner.accepting()?;

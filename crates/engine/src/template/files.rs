@@ -44,9 +44,13 @@ pub(super) fn archive_path(
             "a files hash is 64 lowercase hexadecimal digits",
         ));
     }
-    let owner = template.workspace.as_ref().map_or("server", AsRef::as_ref);
     let files = inner.options.data_dir.join("files");
-    Ok(files.join(owner).join(files_hash))
+    Ok(files.join(owner(template)).join(files_hash))
+}
+
+/// Whose archives and cached layers a build of this template may use.
+pub(super) fn owner(template: &Template) -> &str {
+    template.workspace.as_ref().map_or("server", AsRef::as_ref)
 }
 
 impl Engine {

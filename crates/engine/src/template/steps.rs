@@ -87,7 +87,7 @@ impl Steps {
         } else {
             Cache::Use
         };
-        let mut key = base_key(&image);
+        let mut key = base_key(files::owner(&self.template), &image);
         for (index, step) in request.steps.iter().enumerate() {
             let name = (index + 1).to_string();
             key = step_key(&key, step);
@@ -346,9 +346,11 @@ fn is_forced(step: &TemplateStep) -> bool {
     }
 }
 
-/// The name of the state before the first step.
-fn base_key(image: &BuiltImage) -> String {
-    let mut text = String::from("woodfrog build 1\n");
+/// The name of the state before the first step. The owner is part of it: an archive's hash is what
+/// its uploader says, and what a command fetched is what its network gave. So nobody's build gets a
+/// layer that another workspace made.
+fn base_key(owner: &str, image: &BuiltImage) -> String {
+    let mut text = format!("woodfrog build 2\n{owner}\n");
     for layer in &image.layers {
         text.push_str(layer);
         text.push('\n');

@@ -10,11 +10,14 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use super::{Probe, Status, Subject};
 use crate::process::exit_of;
 
+/// The name of the probe whose part that lacks [`crate::criu::allow_lazy_pages`] mends.
+pub const USERFAULTFD: &str = "userfaultfd";
+
 pub(super) fn userfaultfd() -> Probe {
     let subject = Subject::new(
-        "userfaultfd",
+        USERFAULTFD,
         "no lazy restore of big memories",
-        "sysctl vm.unprivileged_userfaultfd=1",
+        "sysctl vm.unprivileged_userfaultfd=1; `woodfrog doctor --fix` sets it until the next boot",
     );
     match fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd") {
         Ok(text) if text.trim() == "1" => subject.found(Status::Ok, "for everybody"),

@@ -244,10 +244,9 @@ pub(super) fn pool(state_dir: &Path) -> Probe {
     if btrfs::is_btrfs(state_dir).unwrap_or(false) {
         return subject.found(Status::Ok, "the data directory is on btrfs");
     }
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let mut lacking = vec![];
-    if !known.lines().any(|line| line.trim() == "btrfs") {
-        lacking.push("btrfs is not loaded");
+    if !has_btrfs() {
+        lacking.push("no btrfs in the kernel");
     }
     if !Path::new("/dev/loop-control").exists() {
         lacking.push("no /dev/loop-control");
@@ -261,6 +260,31 @@ pub(super) fn pool(state_dir: &Path) -> Probe {
     subject.found(Status::Missing, lacking.join(", "))
 }
 
+/// Whether this kernel has btrfs, or has it as a module: the first mount loads that.
+fn has_btrfs() -> bool {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if known.lines().any(|line| line.trim() == "btrfs") {
+        return true;
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    has_module(&Path::new("/lib/modules").join(release.trim()), "btrfs")
+}
+
+/// Whether the modules of a kernel, kept in `dir`, have this one, built in or to be loaded.
+fn has_module(dir: &Path, name: &str) -> bool {
+    let is_it = |line: &str| {
+        // `kernel/fs/btrfs/btrfs.ko.xz: what it needs`, whatever it is compressed with.
+        let path = line.split(':').next().unwrap_or_default();
+        let file = path.trim().rsplit('/').next().unwrap_or_default();
+        let rest = file.strip_prefix(name);
+        rest.is_some_and(|rest| rest == ".ko" || rest.starts_with(".ko."))
+    };
+    ["modules.dep", "modules.builtin"].iter().any(|list| {
+        let list = fs::read_to_string(dir.join(list)).unwrap_or_default();
+        list.lines().any(is_it)
+    })
+}
+
 pub(super) fn kvm() -> Probe {
     let subject = Subject::new(
         "/dev/kvm",
@@ -269,4 +293,30 @@ pub(super) fn kvm() -> Probe {
     );
     let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
     subject.from(opened.map(|_| "usable".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_there_before_it_is_loaded() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let listed = |list: &str, text: &str| {
+            fs::write(dir.path().join(list), text).expect("written");
+            has_module(dir.path(), "btrfs")
+        };
+        assert!(!has_module(dir.path(), "btrfs"), "no lists");
+        let needed = "kernel/fs/x/x.ko: kernel/fs/btrfs/btrfs.ko\n";
+        let alike = "kernel/fs/btrfs/btrfs-test.ko:\nkernel/lib/raid6_btrfs.ko:\n";
+        assert!(!listed("modules.dep", &format!("{needed}{alike}")));
+        assert!(!listed("modules.builtin", "kernel/fs/ext4/ext4.ko\n"));
+        for suffix in ["", ".xz", ".zst", ".gz"] {
+            let own =
+                format!("{alike}kernel/fs/btrfs/btrfs.ko{suffix}: kernel/lib/raid6/raid6.ko\n");
+            assert!(listed("modules.dep", &own), "{own}");
+        }
+        assert!(!listed("modules.dep", ""));
+        assert!(listed("modules.builtin", "kernel/fs/btrfs/btrfs.ko\n"));
+    }
 }

@@ -81,13 +81,14 @@ fn all() -> SeccompPolicy {
         allow_io_uring: true,
         allow_userfaultfd: true,
         allow_landlock: true,
+        allow_message_queues: true,
     }
 }
 
 #[test]
 fn every_number_has_the_verdict_of_the_lists() {
     let mut strict: Vec<i64> = [ALWAYS, IO_URING, LANDLOCK, NAMESPACES].concat();
-    strict.push(libc::SYS_userfaultfd);
+    strict.extend([libc::SYS_userfaultfd, libc::SYS_mq_open]);
     for number in 0..NUMBERS {
         let expected = match number {
             libc::SYS_clone3 => ENOSYS,
@@ -124,6 +125,13 @@ fn each_switch_opens_its_own_list_only() {
         answer(policy, libc::SYS_landlock_create_ruleset, [0; 6]),
         EPERM
     );
+    let queues = SeccompPolicy {
+        allow_message_queues: true,
+        ..SeccompPolicy::default()
+    };
+    assert_eq!(answer(policy, libc::SYS_mq_open, [0; 6]), EPERM);
+    assert_eq!(answer(queues, libc::SYS_mq_open, [0; 6]), ALLOW);
+    assert_eq!(answer(queues, libc::SYS_io_uring_setup, [0; 6]), EPERM);
 }
 
 #[test]

@@ -59,7 +59,7 @@ async fn list_v2(
 ) -> Result<(HeaderMap, Json<Vec<ListedSandbox>>)> {
     let page = params.page()?;
     let wanted = Wanted::of(&params)?;
-    let running = app.engine.sandbox_count(&principal).await?;
+    let running = app.engine.sandbox_count_running(&principal).await?;
     let mut headers = HeaderMap::new();
     headers.insert("x-total-running", running.into());
     let Some(filter) = filter(&app, &principal, &params).await? else {

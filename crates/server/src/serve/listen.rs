@@ -43,8 +43,6 @@ const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 8 << 20;
 const H2_HEADERS_MAX: u32 = 64 << 10;
 const H2_PING: Duration = Duration::from_secs(30);
-/// How long answers under way may take at shutdown; then their connections are cut.
-pub const DRAIN: Duration = Duration::from_secs(10);
 /// After a failed accept (out of descriptors) it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,7 +53,8 @@ pub struct Listener {
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// Serves until `shutdown`, then lets answers under way finish for at most [`DRAIN`].
+/// Serves until `shutdown`, then lets answers under way finish for at most `drain`; then their
+/// connections are cut.
 ///
 /// # Errors
 /// Only for no listeners at all: a connection's troubles are its own.
@@ -63,6 +62,7 @@ pub async fn serve(
     faces: Faces,
     listeners: Vec<Listener>,
     shutdown: CancellationToken,
+    drain: Duration,
 ) -> io::Result<()> {
     if listeners.is_empty() {
         return Err(io::Error::new(
@@ -88,7 +88,7 @@ pub async fn serve(
     }
     while accepting.join_next().await.is_some() {}
     server.connections.close();
-    if tokio::time::timeout(DRAIN, server.connections.wait())
+    if tokio::time::timeout(drain, server.connections.wait())
         .await
         .is_err()
     {

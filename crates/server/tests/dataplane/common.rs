@@ -29,6 +29,8 @@ use woodfrog_types::{Code, Fault, SandboxId, WorkspaceId};
 
 /// Long enough for a busy machine; reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long answers under way may take at shutdown.
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 pub(crate) const TOKEN: &str = "0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0";
 
 /// One sandbox that is a guest process of this machine.
@@ -212,6 +214,7 @@ impl World {
             faces,
             vec![Listener { tcp, tls: None }],
             shutdown.clone(),
+            DRAIN,
         ));
         Self {
             plane,

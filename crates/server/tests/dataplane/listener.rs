@@ -1,7 +1,7 @@
 //! Connections: protocols, slow clients, shutdown.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::{Request, Version};
@@ -10,10 +10,11 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use woodfrog_server::serve::{Listener, TlsSource, serve, tls};
+use woodfrog_server::serve::{Faces, Listener, TlsSource, serve, tls};
 
-use crate::common::{PATIENCE, Setup, World};
+use crate::common::{DRAIN, PATIENCE, Setup, World};
 
 #[tokio::test]
 async fn hosts_choose_the_face() {
@@ -70,7 +71,7 @@ async fn tls_speaks_http_2_to_those_who_trust_the_authority() {
     let authority = std::fs::read(made.authority.unwrap()).unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
-    let faces = woodfrog_server::serve::Faces::new(
+    let faces = Faces::new(
         Arc::clone(&world.plane) as Arc<dyn woodfrog_server::gateway::DataPlane>,
         axum::Router::new(),
         Arc::new(woodfrog_server::ServerOptions {
@@ -86,6 +87,7 @@ async fn tls_speaks_http_2_to_those_who_trust_the_authority() {
             tls: Some(made.config),
         }],
         shutdown.clone(),
+        DRAIN,
     ));
     let mut roots = rustls::RootCertStore::empty();
     roots
@@ -155,6 +157,35 @@ async fn shutdown_lets_answers_finish_and_cuts_those_that_do_not() {
         .unwrap()
         .unwrap();
     served.unwrap();
-    assert!(begin.elapsed() < woodfrog_server::serve::DRAIN + PATIENCE);
+    assert!(begin.elapsed() < DRAIN + PATIENCE);
     assert!(TcpStream::connect(world.address).await.is_err());
+}
+
+#[tokio::test]
+async fn answers_under_way_have_exactly_the_time_that_is_set() {
+    let drain = Duration::from_secs(3600);
+    let asked = Arc::new(Notify::new());
+    let heard = Arc::clone(&asked);
+    let endless = axum::Router::new().fallback(move || async move {
+        heard.notify_one();
+        std::future::pending::<()>().await;
+    });
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let listener = Listener { tcp, tls: None };
+    let shutdown = CancellationToken::new();
+    let faces = Faces::only(endless);
+    let served = tokio::spawn(serve(faces, vec![listener], shutdown.clone(), drain));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let waited = tokio::time::timeout(PATIENCE, asked.notified()).await;
+    waited.expect("the request arrives");
+    // From here on time is what the timers say.
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    shutdown.cancel();
+    served.await.unwrap().unwrap();
+    let took = begin.elapsed();
+    assert!(took >= drain && took < 2 * drain, "{took:?}");
 }

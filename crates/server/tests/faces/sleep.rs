@@ -80,7 +80,9 @@ async fn details_and_lists_say_what_is_paused() {
         ("state=running&limit=1", vec![&awake]),
     ] {
         let path = format!("/v2/sandboxes?{query}");
-        let listed = server.call("GET", &path, "").await.json();
+        let answer = server.call("GET", &path, "").await;
+        assert_eq!(answer.headers["x-total-running"], "1", "{query}");
+        let listed = answer.json();
         let ids: Vec<&str> = listed
             .as_array()
             .expect("a list")

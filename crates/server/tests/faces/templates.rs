@@ -235,7 +235,7 @@ async fn security_is_set_and_shown_with_what_it_costs() {
     finished(&server, &format!("/api/v1/templates/mine/builds/{build}")).await;
     let off = json!({
         "nested_namespaces": false, "io_uring": false, "userfaultfd": false, "landlock": false,
-        "runtime": "native",
+        "message_queues": false, "runtime": "native",
     });
     let shown = async || {
         server
@@ -246,13 +246,13 @@ async fn security_is_set_and_shown_with_what_it_costs() {
     assert_eq!(shown().await["security"], off);
 
     let path = "/api/v1/templates/mine/security";
-    let body = r#"{"nested_namespaces":true,"landlock":true,"runtime":"gvisor"}"#;
+    let body = r#"{"nested_namespaces":true,"message_queues":true,"runtime":"gvisor"}"#;
     let set = server.call("PUT", path, body).await;
     assert_eq!(set.status, 200, "{set:?}");
     let set = set.json();
     let mut on = off.clone();
     on["nested_namespaces"] = json!(true);
-    on["landlock"] = json!(true);
+    on["message_queues"] = json!(true);
     on["runtime"] = json!("gvisor");
     assert_eq!(set["security"], on);
     assert_eq!(set["name"], "mine");

@@ -259,7 +259,11 @@ impl Operation {
                 store.sandbox_due(at(*now), *limit).await,
                 store.sandbox_next_deadline().await,
             )),
-            Self::SandboxCount(ws) => text(store.sandbox_count(&world.workspaces[*ws]).await),
+            Self::SandboxCount(ws) => {
+                let workspace = &world.workspaces[*ws];
+                let all = store.sandbox_count(workspace).await;
+                text((all, store.sandbox_count_running(workspace).await))
+            }
             Self::EventAppend(id, times) => {
                 let events = times.iter().map(|at| fixture::event(*at, "x")).collect();
                 text(store.event_append(&world.sandboxes[*id], events).await)

@@ -182,3 +182,33 @@ pub async fn sandbox_sleeping_ones_count(store: S) {
     let count = store.sandbox_count(&ws).await.expect("counted");
     assert_eq!(count, states.len() as u64);
 }
+
+pub async fn sandbox_running_ones_count_without_those_kept_asleep(store: S) {
+    let reason = EndReason::Requested;
+    for cause in CAUSES {
+        let ws = WorkspaceId::generate();
+        let mut states = sleeping(cause, SnapshotContent::Memory);
+        let asleep = states.len() as u64 - 1;
+        let waking = |state: &&SandboxState| matches!(state, SandboxState::Waking { .. });
+        assert_eq!(states.iter().filter(waking).count(), 1);
+        states.extend([
+            SandboxState::Creating,
+            running(),
+            SandboxState::Deleting { reason },
+        ]);
+        for state in states {
+            let mut one = sandbox(&ws, 0);
+            one.state = state;
+            insert(&store, &one).await;
+        }
+        let wanted = match cause {
+            SleepCause::Idle | SleepCause::Requested => asleep + 3,
+            SleepCause::Held | SleepCause::Timeout => 3,
+        };
+        let count = store.sandbox_count_running(&ws).await.expect("counted");
+        assert_eq!(count, wanted, "{cause:?}");
+        // Others' are not among them.
+        let other = store.sandbox_count_running(&WorkspaceId::generate()).await;
+        assert_eq!(other.expect("counted"), 0);
+    }
+}

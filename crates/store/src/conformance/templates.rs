@@ -30,6 +30,7 @@ fn image() -> BuiltImage {
             io_uring: false,
             userfaultfd: true,
             landlock: false,
+            message_queues: true,
             runtime: Runtime::Gvisor,
         },
     }

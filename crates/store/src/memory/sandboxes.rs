@@ -162,6 +162,14 @@ impl SandboxStore for MemoryStore {
             .count();
         Ok(u64::try_from(count).unwrap_or(u64::MAX))
     }
+
+    async fn sandbox_count_running(&self, workspace: &WorkspaceId) -> Result<u64> {
+        let state = self.lock();
+        let ours = state.sandboxes.values();
+        let ours = ours.filter(|one| one.workspace == *workspace && !is_deleting(one));
+        let count = ours.filter(|one| !one.state.is_kept_asleep()).count();
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+    }
 }
 
 /// Whether the sandbox may replace what is stored.

@@ -38,6 +38,8 @@ pub struct Security {
     pub io_uring: bool,
     pub userfaultfd: bool,
     pub landlock: bool,
+    /// POSIX message queues.
+    pub message_queues: bool,
     pub runtime: Runtime,
 }
 
@@ -82,6 +84,9 @@ pub struct SetSecurity {
     pub userfaultfd: bool,
     /// Its restrictions are lost by a checkpoint.
     pub landlock: bool,
+    /// POSIX message queues: a sandbox cannot be checkpointed while one is open, and a checkpoint
+    /// loses the others.
+    pub message_queues: bool,
     /// What they run on; the options above mean nothing with gVisor.
     pub runtime: Runtime,
 }
@@ -177,6 +182,7 @@ impl From<SecurityOptions> for Security {
             io_uring,
             userfaultfd,
             landlock,
+            message_queues,
             runtime,
         } = options;
         Self {
@@ -184,6 +190,7 @@ impl From<SecurityOptions> for Security {
             io_uring,
             userfaultfd,
             landlock,
+            message_queues,
             runtime: runtime.into(),
         }
     }
@@ -196,6 +203,7 @@ impl From<SetSecurity> for SecurityOptions {
             io_uring,
             userfaultfd,
             landlock,
+            message_queues,
             runtime,
         } = wanted;
         Self {
@@ -203,6 +211,7 @@ impl From<SetSecurity> for SecurityOptions {
             io_uring,
             userfaultfd,
             landlock,
+            message_queues,
             runtime: runtime.into(),
         }
     }

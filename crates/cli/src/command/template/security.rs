@@ -25,6 +25,7 @@ pub(super) async fn run(name: &str, allow: &[Allowed], runtime: On, target: &Tar
         io_uring,
         userfaultfd,
         landlock,
+        message_queues,
         runtime,
     } = set.security;
     let runtime = match runtime {
@@ -36,6 +37,7 @@ pub(super) async fn run(name: &str, allow: &[Allowed], runtime: On, target: &Tar
         ("io-uring", state(io_uring)),
         ("userfaultfd", state(userfaultfd)),
         ("landlock", state(landlock)),
+        ("message-queues", state(message_queues)),
         ("runtime", runtime.to_owned()),
     ])?;
     for loss in &set.losses {
@@ -58,6 +60,7 @@ fn wanted(allow: &[Allowed], runtime: On) -> SetSecurity {
             Allowed::IoUring => wanted.io_uring = true,
             Allowed::Userfaultfd => wanted.userfaultfd = true,
             Allowed::Landlock => wanted.landlock = true,
+            Allowed::MessageQueues => wanted.message_queues = true,
         }
     }
     wanted

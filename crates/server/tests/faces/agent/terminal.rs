@@ -45,6 +45,7 @@ impl Served {
             faces,
             vec![Listener { tcp, tls: None }],
             stop.clone(),
+            Duration::ZERO,
         ));
         Self {
             agent,

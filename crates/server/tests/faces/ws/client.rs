@@ -42,6 +42,7 @@ impl Served {
             faces,
             vec![Listener { tcp, tls: None }],
             stop.clone(),
+            Duration::ZERO,
         ));
         Self {
             server,
