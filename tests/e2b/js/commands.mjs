@@ -88,6 +88,23 @@ test('closing stdin ends a reader', async () => {
   assert.equal(result.stdout, 'to the end')
 })
 
+test('a handle writes to its command and ends the input', async () => {
+  const handle = await sbx.commands.run('cat', { background: true, stdin: true })
+  await handle.sendStdin('one ')
+  await handle.sendStdin(new TextEncoder().encode('two '))
+  const second = await sbx.commands.connect(handle.pid)
+  await second.sendStdin('three')
+  await second.closeStdin()
+  await handle.wait()
+  assert.equal(handle.stdout, 'one two three')
+  assert.equal(handle.exitCode, 0)
+  assert.equal((await second.wait()).exitCode, 0)
+  const deaf = await sbx.commands.run('sleep 600', { background: true })
+  await assert.rejects(deaf.sendStdin('nobody reads'))
+  assert.equal(await deaf.kill(), true)
+  await assert.rejects(deaf.wait(), CommandExitError)
+})
+
 test('a disconnected command goes on', async () => {
   const handle = await sbx.commands.run('sleep 0.5; echo done > /tmp/went-on', { background: true })
   await handle.disconnect()

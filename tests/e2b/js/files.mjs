@@ -36,6 +36,22 @@ test('write many files at once', async () => {
   assert.equal(await files.read('many/file-19.txt'), 'content 19')
 })
 
+test('writeFiles takes text, bytes, blobs and streams', async () => {
+  const written = await files.writeFiles([
+    { path: 'mixed/text', data: 'Grüße' },
+    { path: 'mixed/bytes', data: new Uint8Array([0, 1, 255]).buffer },
+    { path: 'mixed/blob', data: new Blob(['from a blob']) },
+    { path: 'mixed/stream', data: new Blob(['from a stream']).stream() },
+  ])
+  const names = ['text', 'bytes', 'blob', 'stream']
+  assert.deepEqual(written.map((info) => info.path), names.map((name) => `/home/user/mixed/${name}`))
+  assert.equal(await files.read('mixed/text'), 'Grüße')
+  assert.deepEqual(await files.read('mixed/bytes', { format: 'bytes' }), new Uint8Array([0, 1, 255]))
+  assert.equal(await files.read('mixed/blob'), 'from a blob')
+  assert.equal(await files.read('mixed/stream'), 'from a stream')
+  assert.deepEqual(await files.writeFiles([]), [])
+})
+
 test('a missing file is an error that says so', async () => {
   await assert.rejects(files.read('missing.txt'), NotFoundError)
   await assert.rejects(files.list('/no/such/dir'), NotFoundError)

@@ -1,5 +1,5 @@
 // Network rules and access control through the SDK.
-import { Sandbox, Secret } from 'e2b'
+import { NotFoundError, Sandbox, Secret } from 'e2b'
 import { assert, run, test, until } from './_check.mjs'
 
 const plain = process.env.E2B_SANDBOX_URL
@@ -47,6 +47,31 @@ test('create without internet access, and rules can be replaced', async () => {
   } finally {
     await sbx.kill()
   }
+})
+
+test('rules are replaced by id, and told as they are', async () => {
+  const sbx = await Sandbox.create({ timeoutMs: 300_000 })
+  const update = (network) => Sandbox.updateNetwork(sbx.sandboxId, network)
+  const told = async () => (await Sandbox.getInfo(sbx.sandboxId)).network
+  try {
+    await update({ allowOut: ['203.0.113.7'], denyOut: ['0.0.0.0/0'] })
+    assert.deepEqual((await told()).allowOut, ['203.0.113.7'])
+    assert.deepEqual((await told()).denyOut, ['0.0.0.0/0'])
+    await update({ denyOut: ['198.51.100.0/24'] })
+    assert.deepEqual((await told()).allowOut ?? [], [])
+    assert.deepEqual((await told()).denyOut, ['198.51.100.0/24'])
+    await assert.rejects(update({ denyOut: ['not-an-address'] }))
+    assert.deepEqual((await told()).denyOut, ['198.51.100.0/24'])
+    await update({ rules: { 'api.egress.test': [{ transform: { headers: { 'X-Key': 'secret-3' } } }] } })
+    assert.match(JSON.stringify((await told()).rules), /api\.egress\.test/)
+    assert.doesNotMatch(JSON.stringify(await told()), /secret-3/)
+    await update({})
+    assert.doesNotMatch(JSON.stringify((await told()) ?? {}), /egress\.test|198\.51/)
+    assert.equal((await sbx.commands.run('echo works')).stdout, 'works\n')
+  } finally {
+    await sbx.kill()
+  }
+  await assert.rejects(Sandbox.updateNetwork('inosuchsandboxatall', {}), NotFoundError)
 })
 
 test('bad rules are refused', async () => {

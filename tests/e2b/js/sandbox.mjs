@@ -71,6 +71,33 @@ test('lists are newest first, page by one and filter by metadata', async () => {
   }
 })
 
+test('lists go oldest first, start at a time and are of one template, where that is asked for', async () => {
+  const made = []
+  for (const number of ['1', '2', '3']) {
+    made.push(await Sandbox.create({ metadata: { tag, order: 'yes', number }, timeoutMs: 300_000 }))
+  }
+  const numbers = async (query = {}, opts = {}) => {
+    const metadata = { tag, order: 'yes' }
+    const paginator = Sandbox.list({ query: { metadata, ...query }, order: 'asc', ...opts })
+    const seen = []
+    while (paginator.hasNext) seen.push(...(await paginator.nextItems()))
+    return seen.map((item) => item.metadata.number)
+  }
+  try {
+    assert.deepEqual(await numbers(), ['1', '2', '3'])
+    assert.deepEqual(await numbers({}, { limit: 2 }), ['1', '2', '3'])
+    const { startedAt } = await made[1].getInfo()
+    assert.deepEqual(await numbers({ startedAfter: startedAt }), ['2', '3'])
+    assert.deepEqual(await numbers({ template: 'base' }), ['1', '2', '3'])
+    assert.deepEqual(await numbers({ template: 'no-such-template-here' }), [])
+    const first = Sandbox.list({ query: { metadata: { tag, order: 'yes' } }, order: 'asc', limit: 1 })
+    await first.nextItems()
+    assert.deepEqual(await numbers({}, { nextToken: first.nextToken }), ['2', '3'])
+  } finally {
+    await Promise.all(made.map((sbx) => sbx.kill()))
+  }
+})
+
 test('metrics appear, with plausible numbers, and none from before the start', async () => {
   const sbx = await Sandbox.create({ timeoutMs: 120_000 })
   try {
@@ -104,7 +131,14 @@ test('a kill ends a running command with an error that says so', async () => {
 test('static methods work by id', async () => {
   const sbx = await Sandbox.create({ timeoutMs: 60_000 })
   await Sandbox.setTimeout(sbx.sandboxId, 200_000)
-  assert.ok((await Sandbox.getInfo(sbx.sandboxId)).endAt.getTime() - Date.now() > 150_000)
+  const info = await Sandbox.getInfo(sbx.sandboxId)
+  assert.ok(info.endAt.getTime() - Date.now() > 100_000)
+  assert.deepEqual(await Sandbox.getFullInfo(sbx.sandboxId), info)
+  const metrics = await until(async () => {
+    const found = await Sandbox.getMetrics(sbx.sandboxId)
+    return found.length > 0 && found
+  }, 'metrics')
+  assert.ok(metrics[0].cpuCount >= 1)
   assert.equal(await Sandbox.kill(sbx.sandboxId), true)
   assert.equal(await Sandbox.kill(sbx.sandboxId), false)
 })
@@ -112,6 +146,9 @@ test('static methods work by id', async () => {
 test('unknown templates and sandboxes are refused with the right errors', async () => {
   await assert.rejects(Sandbox.create('no-such-template-here'), /404: .*not found/)
   await assert.rejects(Sandbox.getInfo('inosuchsandboxatall'), NotFoundError)
+  await assert.rejects(Sandbox.getFullInfo('inosuchsandboxatall'), NotFoundError)
+  await assert.rejects(Sandbox.getMetrics('inosuchsandboxatall'), NotFoundError)
+  await assert.rejects(Sandbox.setTimeout('inosuchsandboxatall', 60_000), NotFoundError)
   await assert.rejects(Sandbox.connect('inosuchsandboxatall'), NotFoundError)
 })
 

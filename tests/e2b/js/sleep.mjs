@@ -263,4 +263,36 @@ test('forks have the memory and are independent', async () => {
   })
 })
 
+test('pauses, snapshots and forks work by id', async () => {
+  await within({}, async (sbx) => {
+    const id = sbx.sandboxId
+    await sbx.files.write('state.txt', 'kept')
+    assert.equal(await Sandbox.pause(id), true)
+    assert.equal(await Sandbox.pause(id), false)
+    assert.equal(await Sandbox.betaPause(id), false)
+    assert.equal((await Sandbox.getInfo(id)).state, 'paused')
+    await Sandbox.connect(id, { timeoutMs: 300_000 })
+    const name = `by-id-${process.pid}-${Date.now()}`
+    const snapshot = await Sandbox.createSnapshot(id, { name })
+    assert.ok(snapshot.names.some((full) => full.endsWith(`/${name}:default`)), snapshot.names.join())
+    for (const query of [{ sandboxId: id }, { name }, { sandboxId: id, limit: 1 }]) {
+      const listed = await Sandbox.listSnapshots(query).nextItems()
+      assert.deepEqual(listed.map((item) => item.snapshotId), [snapshot.snapshotId])
+    }
+    assert.equal(await Sandbox.deleteSnapshot(snapshot.snapshotId), true)
+    const forks = await Sandbox.fork(id, { timeoutMs: 300_000 })
+    try {
+      assert.equal(forks.length, 1)
+      if (forks[0] instanceof Error) throw forks[0]
+      assert.equal(await forks[0].files.read('state.txt'), 'kept')
+    } finally {
+      await Promise.all(forks.map((fork) => fork instanceof Error || fork.kill()))
+    }
+  })
+  const unknown = 'inosuchsandboxatall'
+  await assert.rejects(Sandbox.pause(unknown), NotFoundError)
+  await assert.rejects(Sandbox.createSnapshot(unknown), NotFoundError)
+  await assert.rejects(Sandbox.fork(unknown), NotFoundError)
+})
+
 await run()

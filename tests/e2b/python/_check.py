@@ -51,6 +51,15 @@ def raises(kinds, call):
     raise AssertionError(f"no {kinds}")
 
 
+async def raises_async(kinds, awaitable):
+    """`raises` for an async program."""
+    try:
+        await awaitable
+    except kinds as error:
+        return error
+    raise AssertionError(f"no {kinds}")
+
+
 def _report(name, start, error):
     took = (time.monotonic() - start) * 1000
     name = name.replace("_", " ")
@@ -84,20 +93,21 @@ def run(clean_up=lambda: None):
     _leave(failed)
 
 
-def run_async(set_up, clean_up):
-    """The same for async cases; each gets what `set_up` gave."""
+def run_async(set_up=None, clean_up=None):
+    """The same for async cases; each gets what `set_up` gave, where there is one."""
 
     async def main():
         failed = 0
-        fixture = await set_up()
+        fixture = [await set_up()] if set_up else []
         for body in _cases:
             start, error = time.monotonic(), None
             try:
-                await body(fixture)
+                await body(*fixture)
             except Exception as raised:
                 error = raised
             failed += _report(body.__name__, start, error)
-        await clean_up(fixture)
+        if clean_up:
+            await clean_up(*fixture)
         print(f"{len(_cases) - failed} of {len(_cases)} cases passed")
         return failed
 

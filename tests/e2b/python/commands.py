@@ -83,6 +83,31 @@ def closing_stdin_ends_a_reader():
 
 
 @case
+def a_handle_writes_to_its_command_and_ends_the_input():
+    handle = sbx.commands.run("cat", background=True, stdin=True)
+    handle.send_stdin("one ")
+    handle.send_stdin(b"two ")
+    second = sbx.commands.connect(handle.pid)
+    second.send_stdin("three")
+    second.close_stdin()
+    assert handle.wait().stdout == "one two three"
+    assert second.wait().exit_code == 0
+    deaf = sbx.commands.run("sleep 600", background=True)
+    raises(Exception, lambda: deaf.send_stdin("nobody reads"))
+    assert deaf.kill() is True
+
+
+@case
+def a_disconnected_command_goes_on():
+    script = "until [ -e /tmp/go-on ]; do sleep 0.05; done; echo done > /tmp/went-on"
+    handle = sbx.commands.run(script, background=True)
+    handle.disconnect()
+    assert any(p.pid == handle.pid for p in sbx.commands.list())
+    sbx.files.write("/tmp/go-on", "")
+    until(lambda: sbx.files.exists("/tmp/went-on"), "the file")
+
+
+@case
 def large_output_is_complete():
     code = "import sys; [sys.stdout.write('zeile %d äöü€\\n' % i) for i in range(100000)]"
     result = sbx.commands.run(f'python3 -c "{code}"')
@@ -109,6 +134,31 @@ def pty_input_size_kill():
     until(lambda: b"30 100" in screen, "the new size")
     assert sbx.pty.kill(pty.pid) is True
     thread.join(5)
+
+
+@case
+def pty_connect_continues_a_terminal():
+    first = sbx.pty.create(PtySize(rows=24, cols=80), timeout=0)
+    first.disconnect()
+    screen = bytearray()
+    pty = sbx.pty.connect(first.pid, timeout=0)
+
+    def read():
+        try:
+            pty.wait(on_pty=screen.extend)
+        except Exception:
+            pass
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    if hasattr(sbx.pty, "stream_input"):
+        sbx.pty.stream_input(pty.pid, ["echo still-$((1+1))", b"-here\n"])
+    else:
+        sbx.pty.send_stdin(pty.pid, b"echo still-$((1+1))-here\n")
+    until(lambda: b"still-2-here" in screen, "the output")
+    assert pty.kill() is True
+    until(lambda: not any(p.pid == pty.pid for p in sbx.commands.list()), "it to leave the list")
+    assert sbx.pty.kill(pty.pid) is False
 
 
 run(sbx.kill)

@@ -1,6 +1,7 @@
 """Every method of `files` of the synchronous SDK, and signed URLs."""
 
 import io
+import urllib.error
 import urllib.request
 
 from e2b import FileType, FilesystemEventType, NotFoundException, Sandbox
@@ -113,6 +114,20 @@ def signed_download():
     url = sbx.download_url("signed.txt", use_signature_expiration=60)
     with urllib.request.urlopen(url) as response:
         assert response.read() == b"through a signed URL"
+
+
+@case
+def signed_upload():
+    url = sbx.upload_url("uploaded.txt", use_signature_expiration=60)
+    head = 'Content-Disposition: form-data; name="file"; filename="uploaded.txt"'
+    body = f"--edge\r\n{head}\r\n\r\nthrough a signed URL\r\n--edge--\r\n".encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=edge"}
+    with urllib.request.urlopen(urllib.request.Request(url, data=body, headers=headers)) as response:
+        assert response.status == 200
+    assert files.read("uploaded.txt") == "through a signed URL"
+    # It is good for writing alone.
+    refused = raises(urllib.error.HTTPError, lambda: urllib.request.urlopen(url))
+    assert refused.code in (400, 401, 404), refused.code
 
 
 run(sbx.kill)

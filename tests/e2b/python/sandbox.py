@@ -74,6 +74,47 @@ def lists_page_and_filter():
 
 
 @case
+def lists_go_oldest_first_start_at_a_time_and_are_of_one_template():
+    made = [
+        Sandbox.create(metadata={"tag": TAG, "order": "yes", "number": n}, timeout=300) for n in "123"
+    ]
+
+    def numbers(query=None, **opts):
+        query = SandboxQuery(metadata={"tag": TAG, "order": "yes"}, **(query or {}))
+        paginator, seen = Sandbox.list(query=query, order="asc", **opts), []
+        while paginator.has_next:
+            seen.extend(paginator.next_items())
+        return [item.metadata["number"] for item in seen]
+
+    try:
+        assert numbers() == ["1", "2", "3"]
+        assert numbers(limit=2) == ["1", "2", "3"]
+        started = made[1].get_info().started_at
+        assert numbers({"started_after": started}) == ["2", "3"]
+        assert numbers({"template": "base"}) == ["1", "2", "3"]
+        assert numbers({"template": "no-such-template-here"}) == []
+        query = SandboxQuery(metadata={"tag": TAG, "order": "yes"})
+        first = Sandbox.list(query=query, order="asc", limit=1)
+        first.next_items()
+        assert numbers(next_token=first.next_token) == ["2", "3"]
+    finally:
+        for sbx in made:
+            sbx.kill()
+
+
+@case
+def static_methods_work_by_id():
+    with Sandbox.create(timeout=60) as sbx:
+        Sandbox.set_timeout(sbx.sandbox_id, 300)
+        info = Sandbox.get_info(sbx.sandbox_id)
+        left = info.end_at - datetime.datetime.now(datetime.timezone.utc)
+        assert left.total_seconds() > 100, left
+        assert until(lambda: Sandbox.get_metrics(sbx.sandbox_id), "metrics")[0].cpu_count >= 1
+        assert Sandbox.kill(sbx.sandbox_id) is True
+        assert Sandbox.kill(sbx.sandbox_id) is False
+
+
+@case
 def metrics_appear():
     with Sandbox.create(timeout=120) as sbx:
         metrics = until(sbx.get_metrics, "metrics", 30)
@@ -87,6 +128,10 @@ def metrics_appear():
 def unknown_things_are_not_found():
     assert "not found" in str(raises(Exception, lambda: Sandbox.create("no-such-template-here")))
     raises(NotFoundException, lambda: Sandbox.connect("inosuchsandboxatall"))
+    raises(NotFoundException, lambda: Sandbox.get_info("inosuchsandboxatall"))
+    raises(NotFoundException, lambda: Sandbox.get_metrics("inosuchsandboxatall"))
+    raises(NotFoundException, lambda: Sandbox.set_timeout("inosuchsandboxatall", 60))
+    raises(NotFoundException, lambda: Sandbox.update_network("inosuchsandboxatall", {}))
     assert Sandbox.kill("inosuchsandboxatall") is False
 
 
@@ -95,6 +140,28 @@ def network_options():
     with Sandbox.create(timeout=60, allow_internet_access=False) as sbx:
         assert sbx.commands.run("echo works").stdout == "works\n"
     raises(Exception, lambda: Sandbox.create(network={"deny_out": ["not-an-address"]}))
+
+
+@case
+def network_rules_are_replaced():
+    with Sandbox.create(timeout=300) as sbx:
+        sbx.update_network({"allow_out": ["203.0.113.7"], "deny_out": ["0.0.0.0/0"]})
+        told = str(sbx.get_info().network)
+        assert "203.0.113.7" in told and "0.0.0.0/0" in told, told
+        Sandbox.update_network(sbx.sandbox_id, {"deny_out": ["198.51.100.0/24"]})
+        told = str(sbx.get_info().network)
+        assert "198.51.100.0/24" in told and "203.0.113.7" not in told, told
+        raises(Exception, lambda: sbx.update_network({"deny_out": ["not-an-address"]}))
+        assert str(sbx.get_info().network) == told
+        rules = {"api.egress.test": [{"transform": {"headers": {"X-Key": "secret-3"}}}]}
+        sbx.update_network({"rules": rules})
+        told = str(sbx.get_info().network)
+        assert "api.egress.test" in told and "secret-3" not in told, told
+        sbx.update_network({"allow_internet_access": False})
+        sbx.update_network({})
+        told = str(sbx.get_info().network)
+        assert "egress.test" not in told and "198.51" not in told, told
+        assert sbx.commands.run("echo works").stdout == "works\n"
 
 
 @case

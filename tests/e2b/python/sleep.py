@@ -5,15 +5,13 @@ import re
 import time
 import datetime
 import contextlib
-import urllib.error
-import urllib.request
 
 from e2b import NotFoundException, Sandbox, SandboxQuery, SandboxState
 
 from _check import case, raises, run, until
+from _http import get
 
 TAG = f"py-sleep-{os.getpid()}-{time.time_ns()}"
-PLAIN = os.environ.get("E2B_SANDBOX_URL")
 COUNTER = "i=0; while true; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"
 
 
@@ -25,17 +23,6 @@ def sandbox(**opts):
         yield sbx
     finally:
         Sandbox.kill(sbx.sandbox_id)
-
-
-def get(sbx, port):
-    """Status and body of a request to a port inside."""
-    url = PLAIN or f"https://{sbx.get_host(port)}"
-    headers = {"E2b-Sandbox-Id": sbx.sandbox_id, "E2b-Sandbox-Port": str(port)} if PLAIN else {}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=90) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def mark(sbx):
@@ -211,6 +198,34 @@ def forks_have_the_memory_and_are_independent():
                 if not isinstance(fork, BaseException):
                     fork.kill()
         assert sbx.is_running() is True
+
+
+@case
+def pauses_snapshots_and_forks_work_by_id():
+    with sandbox() as sbx:
+        sandbox_id = sbx.sandbox_id
+        sbx.files.write("state.txt", "kept")
+        assert Sandbox.pause(sandbox_id) is True
+        assert Sandbox.pause(sandbox_id) is False
+        assert Sandbox.beta_pause(sandbox_id) is False
+        assert Sandbox.get_info(sandbox_id).state == SandboxState.PAUSED
+        Sandbox.connect(sandbox_id, timeout=300)
+        name = f"by-id-{os.getpid()}-{time.time_ns()}"
+        snapshot = Sandbox.create_snapshot(sandbox_id, name=name)
+        assert any(full.endswith(f"/{name}:default") for full in snapshot.names), snapshot.names
+        for query in [{"sandbox_id": sandbox_id}, {"name": name}, {"sandbox_id": sandbox_id, "limit": 1}]:
+            listed = Sandbox.list_snapshots(**query).next_items()
+            assert [item.snapshot_id for item in listed] == [snapshot.snapshot_id]
+        assert Sandbox.delete_snapshot(snapshot.snapshot_id) is True
+        for fork in Sandbox.fork(sandbox_id, count=1, timeout=300):
+            if isinstance(fork, BaseException):
+                raise fork
+            with fork:
+                assert fork.files.read("state.txt") == "kept"
+    unknown = "inosuchsandboxatall"
+    raises(NotFoundException, lambda: Sandbox.pause(unknown))
+    raises(NotFoundException, lambda: Sandbox.create_snapshot(unknown))
+    raises(NotFoundException, lambda: Sandbox.fork(unknown))
 
 
 run()

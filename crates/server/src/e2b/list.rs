@@ -11,7 +11,7 @@ use woodfrog_types::key::Principal;
 use woodfrog_types::limits::PAGE_ITEMS_MAX;
 use woodfrog_types::page::{Page, PageRequest};
 use woodfrog_types::sandbox::{Order, SandboxFilter};
-use woodfrog_types::{Code, Fault};
+use woodfrog_types::{Code, Fault, Timestamp};
 use woodfrog_wire::e2b::sandbox::ListedSandbox;
 
 use super::error::Result;
@@ -174,9 +174,14 @@ async fn filter(
         states: Vec::new(),
         metadata: metadata(params)?,
         template,
-        started_after: params.parse("startedAfter")?,
+        started_after: params.parse("startedAfter")?.map(just_before),
         order,
     }))
+}
+
+/// What started at that time is wanted too, and a filter's time is exclusive.
+fn just_before(at: Timestamp) -> Timestamp {
+    Timestamp::from_millis(at.as_millis().saturating_sub(1))
 }
 
 fn is_unknown(fault: &Fault) -> bool {

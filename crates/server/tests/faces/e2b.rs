@@ -1,8 +1,11 @@
 //! What E2B's clients do.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
+use woodfrog_types::Timestamp;
 
 use crate::fixture::Server;
 
@@ -129,6 +132,28 @@ async fn lists_page_and_filter() {
             .call("GET", &format!("/v2/sandboxes?{bad}"), "")
             .await;
         assert_eq!(answer.status, 400, "{bad}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_from_a_time_on_has_what_started_then() {
+    let server = Server::start().await;
+    let id = server.sandbox().await;
+    let detail = server
+        .call("GET", &format!("/sandboxes/{id}"), "")
+        .await
+        .json();
+    let started = detail["startedAt"].as_str().expect("a time");
+    let started: Timestamp = started.parse().expect("RFC 3339");
+    let later = started.plus(Duration::from_millis(1));
+    for (from, wanted) in [(started, 1), (later, 0)] {
+        let path = format!("/v2/sandboxes?startedAfter={from}");
+        let list = server.call("GET", &path, "").await.json();
+        assert_eq!(
+            list.as_array().map(Vec::len),
+            Some(wanted),
+            "{from}: {list}"
+        );
     }
 }
 
