@@ -69,6 +69,12 @@ impl GuestClient {
         .await
     }
 
+    /// Asks the guest to end its processes and itself. It is under way when this returns, and may
+    /// be over before the answer comes: then this fails, although it was heard.
+    pub async fn shutdown(&self) -> Result<(), GuestError> {
+        self.command(&Request::Shutdown {}).await
+    }
+
     pub(crate) async fn open(&self, request: &Request) -> Result<Link, GuestError> {
         Link::open(self.connector.as_ref(), request).await
     }

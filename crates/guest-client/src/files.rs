@@ -13,8 +13,9 @@ use crate::{GuestClient, GuestError, link::Link};
 /// JSON bytes of a listing taken into memory; larger ones are for [`GuestClient::list_stream`].
 const MAX_LISTING_BYTES: usize = 128 << 20;
 
-/// How long joining files may take: they can be as large as the disk.
-const COMPOSE_MAX: Duration = Duration::from_secs(1800);
+/// How long joining files, or moving them to another file system, may take: they can be as large as
+/// the disk.
+const COPY_MAX: Duration = Duration::from_secs(1800);
 
 /// A whole listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,12 +78,13 @@ impl GuestClient {
 
     /// Moves or renames; the parents of the target are made. The entry is that of the new place.
     pub async fn rename(&self, request: MoveRequest) -> Result<EntryInfo, GuestError> {
-        self.entry(&Request::Move(request)).await
+        let patient = self.clone().with_deadline(COPY_MAX);
+        patient.entry(&Request::Move(request)).await
     }
 
     /// Joins files into one and removes them. The entry is that of the joined file.
     pub async fn compose(&self, request: ComposeRequest) -> Result<EntryInfo, GuestError> {
-        let patient = self.clone().with_deadline(COMPOSE_MAX);
+        let patient = self.clone().with_deadline(COPY_MAX);
         patient.entry(&Request::Compose(request)).await
     }
 

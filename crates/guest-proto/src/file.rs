@@ -101,7 +101,10 @@ pub struct MkdirRequest {
 pub struct MoveRequest {
     #[serde(flatten)]
     pub from: PathRequest,
-    /// Resolved like the source; missing parents are made. Replaces what `rename(2)` replaces.
+    /// Resolved like the source; missing parents are made. Replaces what `rename(2)` replaces. What
+    /// is on another file system is copied with owner, permissions, times and attributes, and then
+    /// removed; until the copy is whole, nothing is changed. Sockets, devices and mount points
+    /// cannot go there: `invalid_argument`.
     pub to: String,
 }
 

@@ -20,6 +20,9 @@ pub enum Request {
     Metrics {},
     /// End [`crate::Ports`].
     Ports {},
+    /// End [`crate::Empty`]; then the guest ends its processes and itself, and with it, as PID 1,
+    /// the sandbox.
+    Shutdown {},
     /// Reply with a TCP socket attached, End [`crate::Empty`].
     Connect { port: u16 },
 

@@ -19,6 +19,7 @@ mod entry;
 mod list;
 mod metadata;
 mod path;
+mod relocate;
 mod remove;
 mod transfer;
 mod watch;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use woodfrog_guest_proto::{Configure, Configured, ErrorCode, Hello, VERSION};
 
 use crate::{
@@ -26,6 +26,8 @@ pub(crate) struct Guest {
     pub(crate) config: RefCell<Configured>,
     pub(crate) processes: RefCell<Table>,
     pub(crate) cpu: Cell<Option<CpuSample>>,
+    /// The host wants the guest to end.
+    pub(crate) shutdown: Notify,
     /// A task that forgets ended processes in time is under way.
     janitor: Cell<bool>,
     this: std::rc::Weak<Self>,
@@ -44,6 +46,7 @@ impl Guest {
             }),
             processes: RefCell::default(),
             cpu: Cell::new(None),
+            shutdown: Notify::new(),
             janitor: Cell::new(false),
             this: this.clone(),
         })

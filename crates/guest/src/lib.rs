@@ -47,7 +47,8 @@ const KILL_PASSES: usize = 8;
 /// Whether the guest is the init of its PID namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Reaps every orphan; at SIGTERM ends every process of the namespace.
+    /// Reaps every orphan, and ends every process of the namespace when it ends. No signal makes it
+    /// end: whoever is root inside can send them. The host asks for it, or kills it.
     Init,
     /// For tests, beside other programs: adopts the orphans of its processes, so that at SIGTERM
     /// it can end every descendant, daemons included.
@@ -79,13 +80,13 @@ pub struct Options {
 /// What ends the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// SIGTERM.
+    /// The host's request and, where it is not an init, SIGTERM.
     Told,
     /// That, or the end of its standard input: who holds the other end is gone.
     InputEnds,
 }
 
-/// Serves until SIGTERM (then ends the processes and returns) or an error at the start.
+/// Serves until it is to end (then ends the processes and returns) or an error at the start.
 pub fn run(options: &Options) -> io::Result<()> {
     woodfrog_linux::selfctl::set_undumpable()?;
     if options.role == Role::Plain {
@@ -99,15 +100,15 @@ pub fn run(options: &Options) -> io::Result<()> {
         .thread_keep_alive(HELPER_IDLE)
         .thread_stack_size(HELPER_STACK)
         .build()?;
-    let result = LocalSet::new().block_on(&runtime, serve_until_term(options));
+    let result = LocalSet::new().block_on(&runtime, serve_until_told(options));
     runtime.shutdown_background();
     result
 }
 
-async fn serve_until_term(options: &Options) -> io::Result<()> {
+async fn serve_until_told(options: &Options) -> io::Result<()> {
     // Before the first process can exist, so that no exit is missed.
     let mut child = signal(SignalKind::child())?;
-    let mut term = signal(SignalKind::terminate())?;
+    let mut signalled = pin!(signalled(options.role)?);
     let mut orphaned = pin!(orphaned(options.until));
     let guest = Guest::new(options.etc.clone(), options.acting);
     let serve_at = |listener| tokio::task::spawn_local(serve::serve(guest.clone(), listener));
@@ -122,7 +123,8 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
     loop {
         tokio::select! {
             _ = child.recv() => reap(&guest),
-            _ = term.recv() => break,
+            () = &mut signalled => break,
+            () = guest.shutdown.notified() => break,
             () = &mut orphaned => break,
         }
     }
@@ -132,6 +134,29 @@ async fn serve_until_term(options: &Options) -> io::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Signals that ask programs to end: SIGHUP, SIGINT, SIGQUIT and SIGTERM.
+const ENDING: [i32; 4] = [1, 2, 3, 15];
+
+/// Resolves at SIGTERM, unless as an init: that ignores what asks to end, for it cannot tell its
+/// host from whoever is root in the sandbox.
+fn signalled(role: Role) -> io::Result<impl Future<Output = ()>> {
+    let term = match role {
+        Role::Init => {
+            woodfrog_linux::selfctl::ignore_signals(&ENDING)?;
+            None
+        }
+        Role::Plain => Some(signal(SignalKind::terminate())?),
+    };
+    Ok(async move {
+        match term {
+            Some(mut term) => {
+                term.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    })
 }
 
 /// Resolves when standard input ends, if that matters. A thread of its own waits for it: it may be

@@ -152,6 +152,12 @@ async fn operate(guest: &Rc<Guest>, conn: &mut Conn, request: Request) -> OpResu
             )
             .await
         }
+        Request::Shutdown {} => {
+            // Answered first: nothing is, once the end has begun.
+            let answered = end(conn, &Empty {}).await;
+            guest.shutdown.notify_one();
+            answered
+        }
         Request::Connect { port } => connect(conn, port).await,
         Request::Start(request) => start(guest, conn, request).await,
         Request::Attach {

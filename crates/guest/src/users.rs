@@ -36,6 +36,15 @@ impl Acting {
         }
     }
 
+    /// `oom_score_adj` of processes, where it is not the guest's own. The init of a sandbox may be
+    /// spared when memory runs out, and what it starts must not be.
+    pub(crate) const fn oom_score_adj(self) -> Option<i16> {
+        match self {
+            Self::AsUsers => Some(0),
+            Self::AsItself => None,
+        }
+    }
+
     /// Who gets a file that a user makes or writes, if it is given to anybody.
     pub(crate) fn owner(self, user: &User) -> Option<(u32, u32)> {
         match self {

@@ -1,9 +1,9 @@
 //! The list of all cases.
 
 use crate::{
-    Case, agents, archive, artifacts, crash, docs, egress, errors, full_disk, handoff, hostile,
-    isolation, leaks, limits, runs, sessions, sleep, sleep_crash, sleep_said, soak, spares,
-    volumes, websocket,
+    Case, agents, archive, artifacts, crash, docs, egress, errors, files, full_disk, handoff,
+    hostile, isolation, leaks, limits, runs, sessions, sleep, sleep_crash, sleep_said, soak,
+    spares, volumes, websocket,
 };
 
 /// Every case, in the order in which they run.
@@ -13,6 +13,7 @@ pub(crate) fn all() -> Vec<Case> {
         hostile::CASES,
         limits::CASES,
         errors::CASES,
+        files::CASES,
         agents::CASES,
         archive::CASES,
         docs::CASES,

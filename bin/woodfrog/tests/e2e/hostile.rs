@@ -18,6 +18,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("hostile::pid_one_survives_its_root", pid_one_survives),
     (
+        "hostile::who_removes_the_guests_socket_loses_the_sandbox_only",
+        removed_socket,
+    ),
+    (
         "hostile::the_host_and_metadata_are_out_of_reach",
         the_host_is_out_of_reach,
     ),
@@ -134,18 +138,35 @@ fn allowed_by_template(context: &Context) -> Result<()> {
 fn pid_one_survives(context: &Context) -> Result<()> {
     let server = &context.server;
     let id = server.create(&["base"])?;
-    server.exec(&id, "root", "kill -9 1; kill -STOP 1; kill -SEGV 1; kill -INT 1; rm -rf /run/woodfrog /usr/lib/woodfrog; true")?;
-    let seen = server.exec(&id, "user", "echo alive");
-    // The socket's name may be gone for good, but then the sandbox must say so and go.
-    match seen {
-        Ok(seen) if seen.stdout == "alive\n" => {}
-        other => {
-            let deleted = server.run(&["sandbox", "delete", &id]);
-            check!(deleted.is_ok(), "{other:?} {deleted:?}");
-            return Ok(());
-        }
-    }
+    let before = "setsid -f sleep 1063 >/dev/null 2>&1 </dev/null; cut -d' ' -f22 /proc/1/stat";
+    let before = server.exec(&id, "root", before)?;
+    check!(before.code == 0, "{before:?}");
+    let strike = "for s in KILL TERM INT HUP QUIT STOP SEGV ABRT USR1; do kill -$s 1 || exit 1; done; \
+                  echo struck";
+    let struck = server.exec(&id, "root", strike)?;
+    check!(struck.stdout == "struck\n", "{struck:?}");
+    // It is the same PID 1, and what ran before still runs.
+    let after = "cut -d' ' -f22 /proc/1/stat; pgrep -cfx 'sleep 1063'";
+    let after = server.exec(&id, "user", after)?;
+    check!(
+        after.stdout == format!("{}1\n", before.stdout),
+        "{before:?} {after:?}"
+    );
     server.run(&["sandbox", "delete", &id])?;
+    Ok(())
+}
+
+/// Root inside removes the socket that the server reaches the guest by.
+fn removed_socket(context: &Context) -> Result<()> {
+    let server = &context.server;
+    let (bad, good) = (server.create(&["base"])?, server.create(&["base"])?);
+    let removed = server.exec(&bad, "root", "rm -rf /run/woodfrog && echo removed")?;
+    check!(removed.stdout == "removed\n", "{removed:?}");
+    let answer = server.exec(&bad, "user", "echo hi")?;
+    check!(answer.code != 0 && answer.stdout.is_empty(), "{answer:?}");
+    let other = server.exec(&good, "user", "echo fine")?;
+    check!(other.stdout == "fine\n", "{other:?}");
+    server.run(&["sandbox", "delete", &bad, &good])?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod docs;
 mod egress;
 mod egress_world;
 mod errors;
+mod files;
 mod full_disk;
 mod handoff;
 mod hostile;

@@ -25,9 +25,6 @@ use crate::{fault, sandbox};
 const FINALIZE: &str = "finalize";
 /// How long a guest may take to end its sandbox.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
-/// Ends the guest of a build sandbox: it is PID 1, takes everything with it, and leaves the file
-/// system at rest.
-const STOP_COMMAND: &str = "kill -TERM 1";
 
 /// Whether layers of earlier builds are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,13 +283,13 @@ impl Steps {
         }
     }
 
+    /// Ends a build sandbox from within: its guest is PID 1, takes everything with it, and leaves
+    /// the file system at rest.
     async fn stop(&self, id: &SandboxId) -> Result<(), Fault> {
-        let mut command = Command::new(STOP_COMMAND);
-        command.user = Some("root".to_owned());
         let exited = self.inner.driver.exited(id);
         // The guest may be gone before it has answered; that it is gone is what counts.
-        if let Err(fault) = guest::start(&self.inner, id, &command).await {
-            self.log.line(Level::Debug, fault.message);
+        if let Err(error) = guest::client(&self.inner, id).shutdown().await {
+            self.log.line(Level::Debug, error.to_string());
         }
         match tokio::time::timeout(STOP_TIMEOUT, exited).await {
             Ok(Ok(_)) => Ok(()),

@@ -11,7 +11,7 @@ use std::{
 use rustix::fs::OFlags;
 use woodfrog_guest_proto::{EntryInfo, ErrorCode, WriteMode};
 
-use super::{Place, metadata};
+use super::{Place, metadata, relocate::relocate};
 use crate::error::{OpResult, fail, invalid, system};
 
 const DIRECTORY_MODE: u32 = 0o755;
@@ -36,13 +36,17 @@ pub(super) fn mkdir(place: &Place, mode: Option<u32>) -> OpResult<EntryInfo> {
     place.entry()
 }
 
-/// Moves, with `rename(2)`; the parents of the target are made.
+/// Moves, with `rename(2)` or, to another file system, by copying; the parents of the target are
+/// made.
 pub(super) fn rename(from: &Place, to: &Place) -> OpResult<EntryInfo> {
     let source = from.path.as_str();
     fs::symlink_metadata(source).map_err(|e| system(&format!("path '{source}'"), e))?;
     parents(to)?;
-    fs::rename(source, &to.path)
-        .map_err(|e| system(&format!("moving '{source}' to '{}'", to.path), e))?;
+    match fs::rename(source, &to.path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::CrossesDevices => relocate(source, &to.path)?,
+        Err(e) => return Err(system(&format!("moving '{source}' to '{}'", to.path), e)),
+    }
     to.entry()
 }
 
@@ -214,7 +218,7 @@ fn open(temporary: Option<&str>, target: &str) -> OpResult<File> {
 }
 
 /// A name in the directory of `target` that nobody uses.
-fn beside(target: &str) -> String {
+pub(super) fn beside(target: &str) -> String {
     let mut bytes = [0u8; 8];
     // Without entropy the name may be taken; creation then fails and says so.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

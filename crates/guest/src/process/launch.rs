@@ -72,7 +72,7 @@ pub(crate) fn start(guest: &Rc<Guest>, request: StartRequest) -> OpResult<Rc<Pro
             .collect::<OpResult<_>>()?,
         umask: 0o022,
         capabilities: guest.acting.capabilities(),
-        oom_score_adj: None,
+        oom_score_adj: guest.acting.oom_score_adj(),
     };
     let pid = spawn_pid(spec).map_err(|e| spawn_error(&request.cmd, &cwd, &e))?;
     let retention = request

@@ -13,9 +13,6 @@ use woodfrog_guest_proto::{
 };
 use woodfrog_types::SandboxId;
 
-/// The command that ends a guest.
-const STOP: &str = "kill -TERM 1";
-
 /// How a scripted command ends.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -175,13 +172,14 @@ async fn answer(script: &GuestScript, mut view: View, stream: &mut UnixStream) -
                 offset: 0,
             };
             send(stream, FrameKind::Reply, &started).await?;
-            if line == STOP {
-                exited.send_replace(Some("terminated".to_owned()));
-            }
             if start.follow == Follow::Detach {
                 return send(stream, FrameKind::End, &Empty {}).await;
             }
             finish(stream, &outcome).await
+        }
+        Request::Shutdown {} => {
+            exited.send_replace(Some("terminated".to_owned()));
+            send(stream, FrameKind::End, &Empty {}).await
         }
         Request::Connect { port } => connect(stream, port).await,
         _ => refuse(stream, ErrorCode::Unsupported, "not in this guest's script").await,
