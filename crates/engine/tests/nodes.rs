@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use common::{FakeImages, World, admin, eventually, owner, request};
 use woodfrog_engine::lease::Departures;
-use woodfrog_engine::{DeadlineChange, Engine, HibernateRequest, Options};
+use woodfrog_engine::{CreateSandbox, DeadlineChange, Engine, HibernateRequest, Options};
 use woodfrog_sandbox::fake::Call;
 use woodfrog_store::memory::MemoryStore;
 use woodfrog_store::{Claim, EventStore as _, LeaseStore as _, SandboxStore as _, Taking};
 use woodfrog_types::sandbox::{Sandbox, SandboxState};
+use woodfrog_types::secret::WantedMount;
 use woodfrog_types::sleep::SleepCause;
 use woodfrog_types::snapshot::{SnapshotContent, SnapshotState};
 use woodfrog_types::{Code, NodeId, SandboxId};
@@ -218,6 +219,41 @@ impl Departures for Told {
         let state = view.sandbox.state.as_str().to_owned();
         self.0.lock().unwrap().push((sandbox.clone(), state));
     }
+}
+
+#[tokio::test]
+async fn a_sandbox_with_volumes_stays_where_their_files_are() {
+    let store = MemoryStore::new();
+    let a = sharing(&store, None, LONG);
+    let b = sharing(&store, Some(&a), LONG);
+    let first = joined(&a, "a").await;
+    let me = owner();
+    first.volume_create(&me, "data", None).await.unwrap();
+    let wanted = CreateSandbox {
+        volumes: vec![WantedMount {
+            name: "data".to_owned(),
+            path: "/data".to_owned(),
+        }],
+        ..request()
+    };
+    let made = first.sandbox_create(&me, wanted).await.unwrap();
+    let id = made.sandbox.id;
+    let second = joined(&b, "b").await;
+    let refused = async || {
+        let refused = second.guest(&id).await.err().unwrap();
+        assert_eq!(refused.code, Code::Unavailable, "{refused}");
+        assert!(refused.message.contains("volumes"), "{refused}");
+    };
+    refused().await;
+    assert_eq!(a.0.driver.sandboxes(), std::slice::from_ref(&id));
+    assert!(a.0.driver.snapshots().is_empty(), "it was not disturbed");
+    hello(&first, &id).await;
+    // Nor from the archive.
+    first.sandbox_archive(&me, &id).await.unwrap();
+    refused().await;
+    assert!(b.0.driver.sandboxes().is_empty());
+    hello(&first, &id).await;
+    first.sandbox_delete(&me, &id).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod attachment;
 mod audit;
 mod courier;
+mod deeds;
 mod execution;
 mod idle;
 mod link;
@@ -13,6 +14,7 @@ mod outbox;
 mod rest;
 mod room;
 mod text;
+mod vigil;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,8 @@ use axum::extract::{Path, Query, Request, State};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -108,13 +112,38 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
     is_ours.then(|| value.to_owned())
 }
 
-/// Who asks: browsers cannot send headers with a WebSocket, so the key may be in the query.
+/// The key in the user info of an address (`ws://x:KEY@host/ws`), which clients send as HTTP's basic
+/// authentication: the password, or the user where there is none.
+fn basic(headers: &HeaderMap) -> Option<HeaderValue> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = text.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64.decode(encoded.trim()).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let key = match decoded.split_once(':') {
+        Some((user, "")) => user,
+        Some((_, password)) => password,
+        None => decoded.as_str(),
+    };
+    HeaderValue::from_str(key).ok()
+}
+
+/// Who asks: browsers cannot send headers with a WebSocket, so the key may be in the query. Clients
+/// that append to their base URL and have no headers have it in the user info.
 async fn principal(app: &App, parts: &Parts, request_id: &str) -> Result<Principal, Fault> {
     #[derive(Deserialize)]
     struct Key {
         api_key: Option<String>,
     }
     let mut headers = parts.headers.clone();
+    if !headers.contains_key("x-api-key")
+        && let Some(key) = basic(&headers)
+    {
+        headers.remove(header::AUTHORIZATION);
+        headers.insert("x-api-key", key);
+    }
     if !headers.contains_key("x-api-key")
         && !headers.contains_key(header::AUTHORIZATION)
         && let Ok(Query(Key { api_key: Some(key) })) = Query::try_from_uri(&parts.uri)
@@ -213,6 +242,24 @@ async fn attach(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_may_be_in_the_address_s_user_info() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            basic(&headers).map(|key| key.to_str().unwrap().to_owned())
+        };
+        let encoded = |text: &str| format!("Basic {}", BASE64.encode(text));
+        assert_eq!(of(&encoded("x:key")).as_deref(), Some("key"));
+        assert_eq!(of(&encoded("x:a:b")).as_deref(), Some("a:b"));
+        assert_eq!(of(&encoded("key:")).as_deref(), Some("key"));
+        let small = encoded("x:key").replace("Basic", "basic");
+        assert_eq!(of(&small).as_deref(), Some("key"));
+        assert_eq!(of("Bearer key"), None);
+        assert_eq!(of("Basic !"), None);
+        assert_eq!(of(&encoded("x:\n")), None);
+    }
 
     #[test]
     fn a_client_is_known_by_its_cookie() {

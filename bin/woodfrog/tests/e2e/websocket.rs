@@ -20,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     ("websocket::c2_the_token_is_not_in_the_sandbox", token),
     ("websocket::c5_a_stop_keeps_what_runs", stop),
     (
+        "websocket::the_end_of_what_ended_while_the_server_was_away_is_told",
+        ended_meanwhile,
+    ),
+    (
         "websocket::c9_a_killed_server_loses_no_output",
         killed_server,
     ),
@@ -181,6 +185,66 @@ fn stop(_: &Context) -> Result<()> {
     again.until("EXECUTION_DONE")?;
     check!(again.last["exit_code"] == 5, "{}", again.last);
     check!(again.stdout == numbers(), "{} bytes", again.stdout.len());
+    again.kill()?;
+    server.remove()
+}
+
+/// Ends once it is told so from outside of its sandbox.
+const PATIENT: &str = "# woodfrog-e2e-patient
+import signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+print('up')
+signal.pause()
+print('tail')
+sys.exit(7)";
+
+/// The processes of this machine that run [`PATIENT`].
+fn patient() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = processes.filter_map(|it| it.file_name().into_string().ok());
+    let mut numbers: Vec<_> = names.filter(|it| it.parse::<u32>().is_ok()).collect();
+    numbers.retain(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("# woodfrog-e2e-patient")
+    });
+    numbers
+}
+
+/// A client without cursors, whose process ends while no server is there to tell it.
+fn ended_meanwhile(_: &Context) -> Result<()> {
+    let mut server = own_server("ws-tail")?;
+    let mut client = create(&server, &json!({}))?;
+    client.say(&json!({"language": "python", "code": PATIENT}))?;
+    while client.stdout != "up\n" {
+        client.read()?;
+    }
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| server.stop());
+        client.until("EXECUTION_DONE")?;
+        check!(client.last["detached"] == true, "{}", client.last);
+        let code = client.closed()?;
+        check!(code == 1012, "closed with {code}");
+        stopping
+            .join()
+            .map_err(|_| anyhow::anyhow!("the stop panicked"))?
+    })?;
+    check!(!patient().is_empty(), "it ended with the server");
+    wait_for("the process to end", Duration::from_secs(30), || {
+        let left = patient();
+        // One that has just ended cannot be told.
+        let _told = std::process::Command::new("kill")
+            .arg("-USR1")
+            .args(&left)
+            .stderr(std::process::Stdio::null())
+            .status();
+        left.is_empty().then_some(())
+    })?;
+    server.restart()?;
+    let mut again = Socket::attach(server.url(), &client.id, &client.token, false)?;
+    again.say(&json!({"action": "reconnect"}))?;
+    again.until("EXECUTION_DONE")?;
+    check!(again.last["exit_code"] == 7, "{}", again.last);
+    check!(again.stdout == "tail\n", "{:?}", again.stdout);
     again.kill()?;
     server.remove()
 }

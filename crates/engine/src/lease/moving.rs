@@ -218,7 +218,13 @@ async fn take_over(inner: &Inner, id: &SandboxId, held: &Lease) -> Result<(), Fa
         let record = inner.store.sandbox_fetch(id).await.map_err(fault::store)?;
         record.ok_or_else(|| Fault::sandbox_not_found(id.as_str()))
     };
-    if left(inner, &record().await?).await?.is_none() {
+    let known = record().await?;
+    if !known.volumes.is_empty() {
+        let fault = elsewhere(inner, held).await;
+        let text = format!("{}; so are the files of its volumes", fault.message);
+        return Err(Fault::new(fault.code, text));
+    }
+    if left(inner, &known).await?.is_none() {
         return Err(lost().await);
     }
     let taken = inner.store.lease_take(id, Claim::Expired).await;
@@ -345,6 +351,12 @@ async fn archive(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), Fault> {
             Code::Unsupported,
             "its archive is not that of the other servers (`archive.url`)",
         ));
+    }
+    let record = inner.store.sandbox_fetch(id).await.map_err(fault::store)?;
+    if record.is_some_and(|it| !it.volumes.is_empty()) {
+        // They are on this machine's disk: the other server could not bring it back.
+        let text = "it has volumes, and their files are on the disk of the server that it is on";
+        return Err(Fault::new(Code::Unsupported, text));
     }
     let live = engine.live(id).await?;
     if let Some(archived) = live.ask(|reply| Command::Archive { reply }).await {

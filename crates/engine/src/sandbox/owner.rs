@@ -126,7 +126,11 @@ impl Owner {
         if after == After::Gone {
             self.live.withdraw();
         }
-        if after == After::Left && matches!(self.live.record().state, SandboxState::Archived { .. })
+        let record = self.live.record();
+        if after == After::Left
+            && matches!(record.state, SandboxState::Archived { .. })
+            // The files of volumes stay on this machine, and so does who needs them.
+            && record.volumes.is_empty()
         {
             // Before the next owner can come: what that one takes is not let go under it.
             lease::release(&self.inner, &self.live.id).await;

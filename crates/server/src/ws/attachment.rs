@@ -1,27 +1,25 @@
 //! One client of one sandbox: its frames in their order, and what comes of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use woodfrog_core::access::Action;
-use woodfrog_engine::{CheckpointRequest, GuestLease, HibernateRequest};
+use woodfrog_engine::GuestLease;
+use woodfrog_types::SandboxId;
 use woodfrog_types::key::Principal;
-use woodfrog_types::sleep::SleepCause;
-use woodfrog_types::snapshot::SnapshotContent;
-use woodfrog_types::{Code, SandboxId};
 use woodfrog_wire::ws::{ServerFrame, Status};
 
 use super::audit::{Cause, Notes};
 use super::courier::{Courier, Mode, Next};
+use super::deeds::Deeds;
 use super::execution::Execution;
-use super::failed;
 use super::idle::{self, Clock};
 use super::link::{Link, Received};
 use super::machine::{Close, Effect, Failed, Machine};
 use super::outbox::{Cursor, Seek};
 use super::room::Occupied;
+use super::vigil::{Asker, Vigil};
 use crate::state::App;
 
 /// A client that says nothing is asked for a sign of life this often, and is gone after so many
@@ -40,6 +38,7 @@ pub(super) struct Attachment {
     pub(super) machine: Machine,
     pub(super) clock: Clock,
     pub(super) mode: Mode,
+    pub(super) vigil: Vigil,
     /// Held without keeping the sandbox awake.
     pub(super) guest: GuestLease,
 }
@@ -48,9 +47,6 @@ pub(super) struct Attachment {
 struct Desk {
     /// Output goes to the client.
     delivery: Option<Delivery>,
-    /// Somebody waits to hear whether the client lives, which the pong to this ping shows. Nothing
-    /// else does: it may have been sent before the connection broke, and be read only now.
-    knock: Option<(u64, oneshot::Sender<()>)>,
     /// Pings without an answer.
     silent: u32,
     heard: Instant,
@@ -75,7 +71,7 @@ enum Event {
     News,
     Due,
     Silence,
-    Knock(oneshot::Sender<()>),
+    Knock(Asker),
     Gone,
     Moved,
     Stop,
@@ -87,7 +83,6 @@ impl Attachment {
     pub(super) async fn serve(mut self) {
         let mut desk = Desk {
             delivery: None,
-            knock: None,
             silent: 0,
             heard: Instant::now(),
             pings: 0,
@@ -149,6 +144,7 @@ impl Attachment {
                 desk.heard = Instant::now();
                 match received {
                     Received::Text(text) => {
+                        self.vigil.heard();
                         self.clock.touch();
                         if let Some(delivery) = &mut desk.delivery {
                             delivery.courier.hurry();
@@ -157,12 +153,12 @@ impl Attachment {
                         self.machine.frame(&text)
                     }
                     Received::Binary => self.machine.binary(),
-                    Received::Pong(number) => return self.pong(number, desk).await,
+                    Received::Pong(number) => {
+                        self.vigil.heard();
+                        return self.pong(number, desk).await;
+                    }
                     Received::Alive(number) => {
-                        if let Some((_, knock)) = desk.knock.take_if(|(asked, _)| *asked == number)
-                        {
-                            let _ = knock.send(());
-                        }
+                        self.vigil.alive(number);
                         Vec::new()
                     }
                     Received::Other | Received::Closed => Vec::new(),
@@ -189,17 +185,18 @@ impl Attachment {
                 desk.silent += 1;
                 return desk.silent <= SILENT_MAX && self.link.ping().await.is_some();
             }
-            Event::Knock(knock) => {
-                let asked = self.link.ping().await;
-                desk.knock = asked.map(|asked| (asked, knock));
-                return asked.is_some();
+            Event::Knock(asker) => return self.vigil.knocked(&mut self.link, asker).await,
+            Event::Gone => self.gone().await,
+            Event::Moved => {
+                let mut effects = self.complaints();
+                effects.extend(self.machine.moved(self.unread()));
+                effects
             }
-            Event::Gone => match self.app.engine.is_elsewhere(&self.id).await {
-                Ok(true) => self.machine.lost(),
-                Ok(false) | Err(_) => self.machine.gone(),
-            },
-            Event::Moved => self.machine.moved(),
-            Event::Stop => self.machine.shutdown(),
+            Event::Stop => {
+                let mut effects = self.complaints();
+                effects.extend(self.machine.shutdown(self.unread()));
+                effects
+            }
         };
         self.act(effects, desk, close).await
     }
@@ -212,12 +209,49 @@ impl Attachment {
         if desk.delivery.is_none() && execution.is_over() {
             self.machine.over();
         }
-        let complaints = execution.complaints();
-        let mut effects = Vec::new();
-        for complaint in complaints {
-            effects.extend(self.machine.complain(None, &complaint));
+        self.complaints()
+    }
+
+    /// What went wrong with the execution besides.
+    fn complaints(&self) -> Vec<Effect> {
+        let execution = self.seat.room.execution();
+        let complaints = execution.map(|it| it.complaints()).unwrap_or_default();
+        let told = complaints.iter();
+        told.flat_map(|complaint| self.machine.complain(None, complaint))
+            .collect()
+    }
+
+    /// Bytes of input that were taken, and that the process will not get any more.
+    fn unread(&self) -> usize {
+        let execution = self.seat.room.execution();
+        execution.map_or(0, |it| it.refuse_input())
+    }
+
+    /// The sandbox is not here any more. What is known of it goes, too: should it come back, what
+    /// runs in it is looked for again.
+    async fn gone(&mut self) -> Vec<Effect> {
+        let elsewhere = self.app.engine.is_elsewhere(&self.id).await;
+        self.seat.room.forget();
+        match elsewhere {
+            Ok(true) => self.machine.lost(),
+            Ok(false) | Err(_) => self.machine.gone(),
         }
-        effects
+    }
+
+    fn deeds(&self) -> Deeds {
+        Deeds {
+            engine: self.app.engine.clone(),
+            principal: self.principal.clone(),
+            id: self.id.clone(),
+        }
+    }
+
+    /// Does work that the client waits for. Who asks whether it lives is answered meanwhile.
+    async fn attended<T>(&mut self, work: impl Future<Output = T> + Send) -> T {
+        let Self {
+            vigil, link, seat, ..
+        } = self;
+        vigil.during(link, &mut seat.knocks, work).await
     }
 
     /// Does what the machine decided, and what it decides then.
@@ -238,7 +272,9 @@ impl Attachment {
                 }
                 Effect::Start(program) => {
                     desk.delivery = None;
-                    let started = Execution::start(&self.app.engine, &self.id, *program).await;
+                    let (engine, id) = (self.app.engine.clone(), self.id.clone());
+                    let starting = Execution::start(&engine, &id, *program);
+                    let started = self.attended(starting).await;
                     let done = started.as_ref().map(|_| ());
                     self.note(Action::ProcessStart, desk, done).await;
                     let result = started.map(|execution| {
@@ -269,7 +305,10 @@ impl Attachment {
                 },
                 Effect::KillProcess => {
                     let killed = match self.seat.room.execution() {
-                        Some(execution) => execution.kill(&self.app.engine, &self.id).await,
+                        Some(execution) => {
+                            let (engine, id) = (self.app.engine.clone(), self.id.clone());
+                            self.attended(execution.kill(&engine, &id)).await
+                        }
                         None => Ok(()),
                     };
                     let done = killed.as_ref().copied();
@@ -277,22 +316,27 @@ impl Attachment {
                     self.machine.killed(killed)
                 }
                 Effect::Checkpoint => {
-                    let saved = self.checkpoint().await;
+                    let deeds = self.deeds();
+                    let saved = self.attended(deeds.checkpoint()).await;
                     let done = saved.as_ref().copied();
                     self.note(Action::SandboxSleep, desk, done).await;
                     self.machine.checkpointed(saved)
                 }
                 Effect::Snapshot(name) => {
-                    let saved = self.snapshot(name).await;
+                    let deeds = self.deeds();
+                    let saved = self.attended(deeds.snapshot(name)).await;
                     let done = saved.as_ref().copied();
                     self.note(Action::SandboxCheckpoint, desk, done).await;
                     self.clock.touch();
                     self.machine.snapshotted(saved)
                 }
                 Effect::Delete => {
-                    self.seat.room.set_execution(None);
-                    desk.delivery = None;
-                    let deleted = self.delete().await;
+                    let deeds = self.deeds();
+                    let deleted = self.attended(deeds.delete()).await;
+                    if deleted.is_ok() {
+                        self.seat.room.forget();
+                        desk.delivery = None;
+                    }
                     let done = deleted.as_ref().copied();
                     self.note(Action::SandboxDelete, desk, done).await;
                     self.machine.deleted(deleted)
@@ -304,6 +348,11 @@ impl Attachment {
             };
             for effect in more.into_iter().rev() {
                 queue.push_front(effect);
+            }
+            if let Some(number) = self.vigil.take_pong()
+                && !self.pong(number, desk).await
+            {
+                return false;
             }
         }
         true
@@ -349,11 +398,11 @@ impl Attachment {
         let execution = match self.find(cursor).await {
             Ok(Some(execution)) => execution,
             Ok(None) => return self.machine.drained(None),
-            Err(failed) => {
-                let mut effects = self.machine.complain(Some(Status::ExecutionError), &failed);
-                effects.extend(self.machine.drained(None));
-                return effects;
+            Err(failed) if desk.delivery.is_some() => {
+                // It goes on where it was.
+                return self.machine.complain(Some(Status::ExecutionError), &failed);
             }
+            Err(failed) => return self.machine.misplaced(self.seat.room.found(), &failed),
         };
         if let Some(before) = desk.delivery.take() {
             desk.pings = before.courier.pings();
@@ -463,46 +512,24 @@ impl Attachment {
         parts.is_empty() || self.link.output(parts).await
     }
 
-    async fn checkpoint(&self) -> Result<(), Failed> {
-        let request = HibernateRequest {
-            content: SnapshotContent::Memory,
-            cause: SleepCause::Requested,
-        };
-        let engine = &self.app.engine;
-        let slept = engine.sandbox_hibernate(&self.principal, &self.id, request);
-        slept.await.map(drop).map_err(failed)
-    }
-
-    async fn snapshot(&self, name: String) -> Result<(), Failed> {
-        let request = CheckpointRequest {
-            name: Some(name.clone()),
-            content: SnapshotContent::Filesystem,
-            labels: BTreeMap::new(),
-        };
-        let engine = &self.app.engine;
-        let saved = engine.sandbox_checkpoint(&self.principal, &self.id, request);
-        saved.await.map(drop).map_err(|fault| match fault.code {
-            Code::AlreadyExists => Failed {
-                message: format!(
-                    "A snapshot '{name}' exists already; it is not overwritten. Delete it first."
-                ),
-                code: Some(fault.code.as_str().to_owned()),
-            },
-            _ => failed(fault),
-        })
-    }
-
-    async fn delete(&self) -> Result<(), Failed> {
-        let engine = &self.app.engine;
-        match engine.sandbox_delete(&self.principal, &self.id).await {
-            Ok(()) => Ok(()),
-            Err(fault) if fault.code == Code::SandboxNotFound => Ok(()),
-            Err(fault) => Err(failed(fault)),
+    /// A sandbox without an end whose client never showed that it read its name is removed: nobody
+    /// is known to have what opens it, and it would stay for ever.
+    async fn orphan(&self, close: Option<Close>) {
+        if close.is_some() || !self.vigil.is_unread() || !self.clock.is_endless() {
+            return;
         }
+        let deleted = self.deeds().delete().await;
+        let done = deleted.as_ref().copied();
+        let action = Action::SandboxDelete;
+        let notes = &self.notes;
+        notes
+            .note(action, Some(&self.id), Cause::Client, done)
+            .await;
     }
 
     /// The client leaves, or is gone. What runs goes on.
     async fn part(self, close: Option<Close>) {
+        self.orphan(close).await;
         let Self {
             app,
             link,
@@ -514,22 +541,33 @@ impl Attachment {
         } = self;
         let room = Arc::clone(&seat.room);
         let stays = !machine.is_closed() || close == Some(Close::Restart);
-        if close == Some(Close::Moved) {
-            // Before the seat is free: then the other server begins.
-            room.note(&app.engine, &id).await;
+        // Before the seat is free: then the other server begins, or the next client.
+        match close {
+            Some(Close::Moved) => room.note(&app.engine, &id).await,
+            // What ended unheard sleeps with the sandbox, and is found again by the note.
+            Some(Close::Normal) => {
+                room.note(&app.engine, &id).await;
+                room.forget();
+            }
+            None | Some(Close::Restart | Close::Refused | Close::Fatal) => {}
         }
         if stays && room.execution().is_none() {
             clock.leave().await;
         }
         drop(seat);
         match (close, room.execution()) {
-            (None, Some(_)) if stays => {
+            // Who moves it forgets what runs, and a stop leaves it to the next server.
+            (Some(Close::Moved | Close::Normal), _) | (_, None) => drop(room),
+            (Some(Close::Restart), Some(_)) => {
+                room.note(&app.engine, &id).await;
+                drop(room);
+            }
+            (None | Some(Close::Refused | Close::Fatal), Some(_)) => {
                 let sockets = app.sockets.clone();
                 app.sockets.spawn(idle::keep(clock, room, sockets));
             }
-            (Some(Close::Restart), Some(_)) => room.note(&app.engine, &id).await,
-            (Some(_) | None, _) => drop(room),
         }
+        app.sockets.tidy(&id);
         if let Some(why) = close {
             link.close(why).await;
         }

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use woodfrog_engine::follow::Followed;
 use woodfrog_engine::{Engine, GuestLease};
 use woodfrog_guest_client::proto::{
-    Channel, Exit, From, PathRequest, ProcessEnd, ProcessRef, PtySize, SignalTarget, StartRequest,
-    StdinMode, WriteRequest,
+    Channel, Exit, From, PathRequest, ProcessEnd, ProcessInfo, ProcessRef, PtySize, SignalTarget,
+    StartRequest, StdinMode, WriteRequest,
 };
 use woodfrog_guest_client::{GuestError, ProcessEvent};
 use woodfrog_types::SandboxId;
@@ -54,6 +54,8 @@ pub(super) struct Execution {
     input: mpsc::UnboundedSender<Input>,
     /// Bytes of it.
     queued: Arc<AtomicUsize>,
+    /// No more of it is written.
+    refused: CancellationToken,
     stop: CancellationToken,
     /// It is over.
     pub(super) ended: CancellationToken,
@@ -107,6 +109,7 @@ impl Execution {
             room: Notify::new(),
             input,
             queued: Arc::default(),
+            refused: CancellationToken::new(),
             stop: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
@@ -133,11 +136,9 @@ impl Execution {
         self.state().end
     }
 
-    /// Behind what its client has; `None` once it is over.
-    pub(super) fn progress(&self) -> Option<Cursor> {
-        let state = self.state();
-        let running = state.end.is_none();
-        running.then(|| state.outbox.confirmed().clone())
+    /// Behind what its client has. Once it is over, too: its client may not know that.
+    pub(super) fn progress(&self) -> Cursor {
+        self.state().outbox.confirmed().clone()
     }
 
     /// Says that its output comes again, as nobody knows how much of it the client has.
@@ -235,6 +236,16 @@ impl Execution {
         Ok(())
     }
 
+    /// Writes no more input. Gives how many bytes may not have reached the process; none where it
+    /// has ended, since nobody wants them then.
+    pub(super) fn refuse_input(&self) -> usize {
+        self.refused.cancel();
+        match self.is_over() {
+            true => 0,
+            false => self.queued.load(Ordering::Relaxed),
+        }
+    }
+
     async fn feed(
         self: Arc<Self>,
         engine: Engine,
@@ -258,6 +269,7 @@ impl Execution {
         };
         tokio::select! {
             () = work => {}
+            () = self.refused.cancelled() => {}
             () = self.stop.cancelled() => {}
         }
     }
@@ -284,7 +296,12 @@ impl Execution {
             // A process that ended, or closed its stdin, does not want it.
             Err(_) if self.is_over() => false,
             Err(complaint) => {
-                self.complain(complaint);
+                let (why, bytes) = (&complaint.message, input.data.len());
+                let message = format!("{why}; up to {bytes} bytes of input were dropped");
+                self.complain(Failed {
+                    message,
+                    ..complaint
+                });
                 true
             }
         }
@@ -314,25 +331,33 @@ impl Execution {
     }
 }
 
-/// The process of an earlier server that still runs in a sandbox, and where its client was.
-/// `noted` is what that server wrote down, if it could.
+/// The process of an earlier server that still runs in a sandbox, or has ended without its client
+/// knowing, and where that client was. `noted` is what that server wrote down, if it could.
 pub(super) async fn left_running(
     guest: &GuestLease,
     noted: Option<Cursor>,
 ) -> Result<Option<Left>, Failed> {
     let processes = guest.processes().await;
     let processes = processes.map_err(|error| failed(exec_fault(error)))?;
-    let ours = |it: &&_| {
-        let it: &woodfrog_guest_client::proto::ProcessInfo = it;
-        it.tag.as_deref() == Some(TAG) && it.end.is_none()
+    Ok(left(&processes, noted))
+}
+
+fn left(processes: &[ProcessInfo], noted: Option<Cursor>) -> Option<Left> {
+    let ours = || {
+        let all = processes.iter();
+        all.filter(|it| it.tag.as_deref() == Some(TAG))
     };
-    let Some(last) = processes.iter().filter(ours).max_by_key(|it| it.id) else {
-        return Ok(None);
-    };
-    Ok(Some(match noted {
-        Some(cursor) if cursor.process == last.id => Left::Known(cursor),
-        Some(_) | None => Left::Repeated(Cursor::start(last.id).at(last.kept)),
-    }))
+    let running = ours().filter(|it| it.end.is_none());
+    match (running.max_by_key(|it| it.id), noted) {
+        (Some(last), Some(cursor)) if cursor.process == last.id => Some(Left::Known(cursor)),
+        (Some(last), Some(_) | None) => Some(Left::Repeated(Cursor::start(last.id).at(last.kept))),
+        // What has ended is kept by the guest for a while; only the note says that it is untold.
+        (None, Some(cursor)) => {
+            let is_kept = ours().any(|it| it.id == cursor.process);
+            is_kept.then_some(Left::Known(cursor))
+        }
+        (None, None) => None,
+    }
 }
 
 /// A process that an earlier server left.
@@ -419,4 +444,62 @@ pub(super) async fn request(guest: &GuestLease, program: Program) -> Result<Star
         retention: Some(RETENTION),
         ..StartRequest::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn process(id: u64, tag: &str, ended: bool) -> ProcessInfo {
+        ProcessInfo {
+            id,
+            pid: 1,
+            tag: Some(tag.to_owned()),
+            cmd: "/bin/bash".to_owned(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: "/".to_owned(),
+            user: "user".to_owned(),
+            pty: None,
+            started_ms: 0,
+            ended_ms: None,
+            kept: 3,
+            offset: 9,
+            end: ended.then(|| ProcessEnd {
+                exit: Exit::Exited { code: 0 },
+                status: "exit status 0".to_owned(),
+                timed_out: false,
+                offset: 9,
+            }),
+        }
+    }
+
+    /// The place, and whether what is kept comes again.
+    fn found(processes: &[ProcessInfo], noted: Option<&str>) -> Option<(String, bool)> {
+        let noted = noted.map(|text| text.parse().unwrap());
+        left(processes, noted).map(|left| match left {
+            Left::Known(cursor) => (cursor.to_string(), false),
+            Left::Repeated(cursor) => (cursor.to_string(), true),
+        })
+    }
+
+    #[test]
+    fn what_ended_unheard_is_found_by_its_note_alone() {
+        let ended = [process(1, TAG, true), process(2, TAG, true)];
+        assert_eq!(found(&ended, Some("2:5")), Some(("2:5".to_owned(), false)));
+        assert_eq!(found(&ended, None), None, "its end was told");
+        assert_eq!(found(&ended, Some("3:5")), None, "no longer kept");
+        let another_s = [process(2, "another", true)];
+        assert_eq!(found(&another_s, Some("2:5")), None);
+    }
+
+    #[test]
+    fn what_runs_is_found_with_and_without_a_note() {
+        let all = [process(1, TAG, true), process(2, TAG, false)];
+        assert_eq!(found(&all, Some("2:5")), Some(("2:5".to_owned(), false)));
+        assert_eq!(found(&all, None), Some(("2:3".to_owned(), true)));
+        assert_eq!(found(&all, Some("1:5")), Some(("2:3".to_owned(), true)));
+    }
 }

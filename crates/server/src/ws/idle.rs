@@ -18,6 +18,9 @@ use woodfrog_types::{Code, SandboxId, WorkspaceId, limits};
 use super::machine::{OnIdle, Settings};
 use super::room::{Room, Sockets};
 
+/// How often a sandbox is looked for whose process has ended nobody knows how: it may be going.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Where a sandbox's settings are, among its metadata.
 const KEY: &str = "woodfrog.ws";
 /// How much later than the idle timeout the deadline is while somebody looks after it.
@@ -125,6 +128,11 @@ impl Clock {
         }
     }
 
+    /// Whether it never goes by itself.
+    pub(super) const fn is_endless(&self) -> bool {
+        self.idle.is_none()
+    }
+
     /// Something happened.
     pub(super) fn touch(&mut self) {
         self.last = Instant::now();
@@ -168,7 +176,20 @@ impl Clock {
         }
     }
 
+    /// Whether the sandbox is gone, or on another server.
+    async fn is_away(&self) -> bool {
+        let gone = match self.engine.peek(&self.id).await {
+            Ok(_) => false,
+            Err(fault) => fault.code == Code::SandboxNotFound,
+        };
+        gone || self.engine.is_elsewhere(&self.id).await.unwrap_or(false)
+    }
+
     async fn set(&self, left: Duration) {
+        // Another server sees to it then; asking its owner would bring it back here.
+        if self.engine.is_elsewhere(&self.id).await.unwrap_or(false) {
+            return;
+        }
         let change = DeadlineChange::Set(left);
         let set = self
             .engine
@@ -186,8 +207,14 @@ impl Clock {
 }
 
 /// Looks after a sandbox whose client is away while code runs in it, or has ended unheard.
-pub(super) async fn keep(mut clock: Clock, room: Arc<Room>, sockets: Sockets) {
+pub(super) async fn keep(clock: Clock, room: Arc<Room>, sockets: Sockets) {
     let id = clock.id.clone();
+    look_after(clock, &room, &sockets).await;
+    drop(room);
+    sockets.tidy(&id);
+}
+
+async fn look_after(mut clock: Clock, room: &Room, sockets: &Sockets) {
     let mut over = None;
     loop {
         if room.has_client() {
@@ -197,6 +224,13 @@ pub(super) async fn keep(mut clock: Clock, room: Arc<Room>, sockets: Sockets) {
             break;
         };
         if execution.is_over() {
+            if clock.is_away().await {
+                // Whoever came meanwhile finds what is there by itself.
+                if !room.has_client() {
+                    room.forget();
+                }
+                return;
+            }
             if over.is_none() {
                 over = Some(Instant::now());
                 clock.leave().await;
@@ -208,15 +242,19 @@ pub(super) async fn keep(mut clock: Clock, room: Arc<Room>, sockets: Sockets) {
         } else {
             clock.look(true).await;
         }
+        let pause = match execution.end() {
+            Some(None) => SOON,
+            Some(Some(_)) | None => RENEW,
+        };
         tokio::select! {
-            () = tokio::time::sleep(RENEW) => {}
+            () = tokio::time::sleep(pause) => {}
             () = execution.ended.cancelled(), if over.is_none() => {}
-            () = sockets.stopping().cancelled() => return room.note(&clock.engine, &id).await,
+            () = sockets.stopping().cancelled() => {
+                return room.note(&clock.engine, &clock.id).await;
+            }
         }
     }
     if over.is_none() {
         clock.leave().await;
     }
-    drop(room);
-    sockets.tidy(&id);
 }

@@ -163,6 +163,16 @@ enum Run {
     Delivering,
 }
 
+impl Run {
+    const fn of(found: Found) -> Self {
+        match found {
+            Found::Nothing => Self::Nothing,
+            Found::Running => Self::Held,
+            Found::Ended => Self::Left,
+        }
+    }
+}
+
 /// Why a checkpoint or a deletion is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -198,6 +208,19 @@ fn failing(status: Status, message: &str) -> Vec<Effect> {
     fail(status, &Failed::new(message)).into()
 }
 
+/// Input that was taken goes with the server that took it.
+fn dropped(unread: usize) -> Vec<Effect> {
+    match unread {
+        0 => Vec::new(),
+        _ => failing(
+            Status::StdinError,
+            &format!(
+                "Up to {unread} bytes of input had not reached the process yet and were dropped."
+            ),
+        ),
+    }
+}
+
 const BUSY: &str = "An execution is already in progress.";
 
 impl Machine {
@@ -205,11 +228,7 @@ impl Machine {
     pub(super) const fn new(settings: Settings, found: Found, client: Client) -> Self {
         Self {
             settings,
-            run: match found {
-                Found::Nothing => Run::Nothing,
-                Found::Running => Run::Held,
-                Found::Ended => Run::Left,
-            },
+            run: Run::of(found),
             leaving: None,
             client,
             closed: false,
@@ -288,10 +307,11 @@ impl Machine {
             ClientFrame::SnapshotFilesystem { name } => self.snapshot(name),
             ClientFrame::KillSandbox => {
                 self.leaving = Some(Why::Asked);
-                let mut effects = vec![send(Status::Killing)];
-                effects.extend(self.lose_process());
-                effects.extend([send(Status::Deleting), Effect::Delete]);
-                effects
+                vec![
+                    send(Status::Killing),
+                    send(Status::Deleting),
+                    Effect::Delete,
+                ]
             }
         }
     }
@@ -377,6 +397,17 @@ impl Machine {
         };
         let done = ServerFrame::Status(Status::ExecutionDone, details);
         vec![Effect::Send(done)]
+    }
+
+    /// Output cannot go on where the client says that it is. What runs, or has ended unheard, is
+    /// as `found` and goes on.
+    pub(super) fn misplaced(&mut self, found: Found, failed: &Failed) -> Vec<Effect> {
+        let mut effects = self.complain(Some(Status::ExecutionError), failed);
+        match found {
+            Found::Nothing => effects.extend(self.drained(None)),
+            Found::Running | Found::Ended => self.run = Run::of(found),
+        }
+        effects
     }
 
     /// Something went wrong with the output or the input of the process; it goes on.
@@ -470,7 +501,9 @@ impl Machine {
         match (result, self.leaving.take()) {
             (Ok(()), Some(Why::Idle)) => self.leave(vec![send(Status::Deleted)]),
             (Ok(()), Some(Why::Asked) | None) => {
-                self.leave(vec![send(Status::Deleted), send(Status::Killed)])
+                let mut effects = self.lose_process();
+                effects.extend([Status::Deleted, Status::Killed].map(send));
+                self.leave(effects)
             }
             (Err(failed), _) => fail(Status::KillError, &failed).into(),
         }
@@ -498,8 +531,9 @@ impl Machine {
         self.leave(effects)
     }
 
-    /// Another server has the sandbox now, and what runs in it goes on there.
-    pub(super) fn moved(&mut self) -> Vec<Effect> {
+    /// Another server has the sandbox now, and what runs in it goes on there, without as many
+    /// bytes of input as are `unread`.
+    pub(super) fn moved(&mut self, unread: usize) -> Vec<Effect> {
         if self.closed {
             return Vec::new();
         }
@@ -507,6 +541,7 @@ impl Machine {
             send(Status::LockReleaseRequested),
             send(Status::Checkpointing),
         ];
+        effects.extend(dropped(unread));
         if self.run != Run::Nothing {
             let message = "The sandbox goes on on another server. Attach to it there.";
             let details = Details {
@@ -543,12 +578,13 @@ impl Machine {
     }
 
     /// The server stops; the sandbox goes on, and so does its process. A client that comes back by
-    /// itself finds it; one that would wait for ever is told that it need not.
-    pub(super) fn shutdown(&mut self) -> Vec<Effect> {
+    /// itself finds it; one that would wait for ever is told that it need not. The process goes on
+    /// without as many bytes of input as are `unread`.
+    pub(super) fn shutdown(&mut self, unread: usize) -> Vec<Effect> {
         if self.closed {
             return Vec::new();
         }
-        let mut effects = Vec::new();
+        let mut effects = dropped(unread);
         if self.run == Run::Delivering && self.client == Client::Unknown {
             let message = "The server stops; the process goes on. Attach to the sandbox again.";
             effects.extend(failing(Status::ExecutionError, message));

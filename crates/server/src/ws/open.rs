@@ -8,7 +8,7 @@ use woodfrog_engine::{CreateSandbox, GuestLease, ResumeRequest};
 use woodfrog_types::key::Principal;
 use woodfrog_types::network::NetworkSpec;
 use woodfrog_types::sandbox::{Resources, Sandbox, SandboxState};
-use woodfrog_types::sleep::SleepChanges;
+use woodfrog_types::sleep::{Fallback, SleepChanges};
 use woodfrog_types::snapshot::SnapshotContent;
 use woodfrog_types::{Code, Fault, SandboxId};
 use woodfrog_wire::ws::{Create, Details, ServerFrame, Status};
@@ -19,8 +19,9 @@ use super::courier::Mode;
 use super::execution::{self, Execution, Left};
 use super::idle::{Clock, Wishes, principal_of};
 use super::link::{Link, Received};
-use super::machine::{Close, Failed, Found, Machine, bad_name};
+use super::machine::{Close, Failed, Machine, bad_name};
 use super::room::Occupied;
+use super::vigil::Vigil;
 use super::{Caller, failed};
 use crate::state::App;
 
@@ -79,7 +80,11 @@ pub(super) async fn create(app: App, principal: Principal, caller: Caller, mut l
         token: app.engine.socket_token(&id),
         id: id.to_string(),
     };
-    if !link.say(&named).await {
+    let asked = match link.say(&named).await {
+        true => link.ping().await,
+        false => None,
+    };
+    if asked.is_none() {
         // Nobody knows of it, and nobody ever can.
         if let Err(fault) = app.engine.sandbox_delete(&principal, &id).await {
             crate::input::log(&fault);
@@ -98,7 +103,13 @@ pub(super) async fn create(app: App, principal: Principal, caller: Caller, mut l
     };
     // It is new: there is nothing to be found.
     seat.room.search();
-    enter(app, &sandbox, caller, mode, link, seat, guest).await;
+    let arrival = Arrival {
+        caller,
+        mode,
+        link,
+        vigil: Vigil::new(asked),
+    };
+    enter(app, &sandbox, arrival, seat, guest).await;
 }
 
 async fn first(link: &mut Link) -> Option<Result<Create, Failed>> {
@@ -162,6 +173,8 @@ async fn make(app: &App, principal: &Principal, wanted: Create) -> Result<(Sandb
             pause_after: Some(None),
             hibernate_after: Some(None),
             archive_after: Some(None),
+            // A checkpoint that cannot save memory destroys nothing.
+            fallback: Some(Fallback::StayPaused),
             ..SleepChanges::default()
         },
         metadata,
@@ -285,10 +298,19 @@ pub(super) async fn attach(
         Err(fault) => Err(fault),
     };
     match roused {
-        Ok((sandbox, guest)) => enter(app, &sandbox, caller, mode, link, seat, guest).await,
+        Ok((sandbox, guest)) => {
+            let arrival = Arrival {
+                caller,
+                mode,
+                link,
+                vigil: Vigil::new(None),
+            };
+            enter(app, &sandbox, arrival, seat, guest).await;
+        }
         Err(fault) if fault.code == Code::SandboxNotFound => {
             drop(seat);
-            link.say(&ServerFrame::status(Status::NotFound)).await;
+            let status = ServerFrame::Status(Status::NotFound, details(&failed(fault)));
+            link.say(&status).await;
             link.close(Close::Refused).await;
         }
         Err(fault) => {
@@ -407,24 +429,26 @@ async fn attend<T>(
     }
 }
 
-/// Attaches the client.
-async fn enter(
-    app: App,
-    sandbox: &Sandbox,
+/// A client whose sandbox runs.
+struct Arrival {
     caller: Caller,
     mode: Mode,
     link: Link,
-    seat: Occupied,
-    guest: GuestLease,
-) {
+    vigil: Vigil,
+}
+
+/// Attaches the client.
+async fn enter(app: App, sandbox: &Sandbox, arrival: Arrival, seat: Occupied, guest: GuestLease) {
+    let Arrival {
+        caller,
+        mode,
+        link,
+        vigil,
+    } = arrival;
     if seat.room.search() {
         search(&app, &sandbox.id, &seat, &guest).await;
     }
-    let found = match seat.room.execution() {
-        None => Found::Nothing,
-        Some(execution) if execution.is_over() => Found::Ended,
-        Some(_) => Found::Running,
-    };
+    let found = seat.room.found();
     let settings = Wishes::of(sandbox).settings();
     let notes = Notes {
         app: app.clone(),
@@ -445,6 +469,7 @@ async fn enter(
         machine,
         clock,
         mode,
+        vigil,
         guest: guest.quiet(),
     };
     drop(guest);

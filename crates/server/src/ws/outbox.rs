@@ -225,14 +225,15 @@ impl Outbox {
         self.next = self.chunks.front().map_or(self.coming, |it| it.number);
     }
 
-    /// As [`Self::rewind`], to where the client says that it is.
+    /// As [`Self::rewind`], to where the client says that it is, if that is here.
     pub(super) fn seek(&mut self, cursor: &Cursor) -> Seek {
-        self.rewind();
         if *cursor == self.confirmed {
+            self.rewind();
             return Seek::Here;
         }
         let found = self.chunks.iter().find(|chunk| chunk.cursor == *cursor);
         if let Some(number) = found.map(|chunk| chunk.number) {
+            self.rewind();
             self.confirm(number);
             return Seek::Here;
         }
@@ -334,9 +335,11 @@ mod tests {
         assert_eq!(drain(&mut outbox), "xe€");
         assert_eq!(seek(&mut outbox, "7:4:e282:"), Seek::Here);
         assert_eq!(drain(&mut outbox), "€");
+        // Nor is anything sent twice to who asks for what is not here.
         assert_eq!(seek(&mut outbox, "7:1"), Seek::Earlier);
         assert_eq!(seek(&mut outbox, "7:6"), Seek::Nowhere);
         assert_eq!(seek(&mut outbox, "8:1"), Seek::Nowhere);
+        assert_eq!(outbox.waiting(), 0);
         for bad in ["", "7", "a:1", "7:1:e2", "7:1:ff:", "7:1:e282::", "7:-1"] {
             let parsed = bad.parse::<Cursor>();
             assert!(parsed.is_err() || bad == "7:1:e2", "{bad}");

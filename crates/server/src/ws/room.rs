@@ -13,6 +13,8 @@ use woodfrog_engine::lease::Departures;
 use woodfrog_types::SandboxId;
 
 use super::execution::Execution;
+use super::machine::Found;
+use super::vigil::Asker;
 
 /// How long a client that is attached may take to show that it lives when another one comes.
 const PROBE: Duration = Duration::from_secs(5);
@@ -110,7 +112,7 @@ struct State {
 struct Seat {
     number: u64,
     client: String,
-    knock: mpsc::Sender<oneshot::Sender<()>>,
+    knock: mpsc::Sender<Asker>,
     leave: CancellationToken,
     moved: CancellationToken,
     gone: CancellationToken,
@@ -123,7 +125,7 @@ pub(super) struct Occupied {
     pub(super) room: Arc<Room>,
     number: u64,
     /// Somebody asks whether the client lives: answered when it has shown that.
-    pub(super) knocks: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(super) knocks: mpsc::Receiver<Asker>,
     /// The client was found to be gone.
     pub(super) leave: CancellationToken,
     /// The sandbox goes to another server.
@@ -150,12 +152,27 @@ impl Room {
 
     /// Writes down for the next server how far the client's output is.
     pub(super) async fn note(&self, engine: &Engine, id: &SandboxId) {
-        let Some(cursor) = self.execution().and_then(|it| it.progress()) else {
+        let Some(cursor) = self.execution().map(|it| it.progress()) else {
             return;
         };
         if let Err(fault) = engine.socket_note(id, &cursor.to_string()).await {
             crate::input::log(&fault);
         }
+    }
+
+    /// What somebody who comes now finds.
+    pub(super) fn found(&self) -> Found {
+        match self.execution() {
+            None => Found::Nothing,
+            Some(execution) if execution.is_over() => Found::Ended,
+            Some(_) => Found::Running,
+        }
+    }
+
+    /// The sandbox is not here any more. Should it come back, what runs in it is looked for again.
+    pub(super) fn forget(&self) {
+        self.set_execution(None);
+        self.state().searched = false;
     }
 
     /// Whether this is the first time that is asked.
@@ -171,6 +188,15 @@ impl Room {
 impl Sockets {
     /// Attaches a client; `None` if another one is attached that lives.
     pub(super) async fn occupy(&self, id: &SandboxId, client: &str) -> Option<Occupied> {
+        let seated = self.seat(id, client).await;
+        if seated.is_none() {
+            // Who was there may have left while the room was held here.
+            self.tidy(id);
+        }
+        seated
+    }
+
+    async fn seat(&self, id: &SandboxId, client: &str) -> Option<Occupied> {
         let room = self.room(id);
         let turn = room.turn.lock().await;
         let present = room.state().seat.as_ref().map(|seat| {
@@ -237,15 +263,13 @@ impl Departures for Sockets {
             }
             None => room.note(engine, id).await,
         }
-        room.set_execution(None);
-        // Should it come back, what runs in it is looked for again.
-        room.state().searched = false;
+        room.forget();
         drop(room);
         self.tidy(id);
     }
 }
 
-async fn lives(knock: &mpsc::Sender<oneshot::Sender<()>>, patience: Duration) -> bool {
+async fn lives(knock: &mpsc::Sender<Asker>, patience: Duration) -> bool {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         match knock.send(reply).await {
@@ -308,6 +332,29 @@ mod tests {
         assert_eq!(began.elapsed(), PROBE_SAME);
         drop(second);
         assert!(sockets.is_empty(), "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_by_who_was_refused() {
+        let (sockets, id) = (Sockets::default(), id());
+        let mut first = sockets.occupy(&id, "a").await.expect("the first");
+        tokio::spawn(async move {
+            let reply = first.knocks.recv().await.expect("somebody knocks");
+            // While the room is held by the one that knocks.
+            drop(first);
+            reply.send(()).expect("it waits");
+        });
+        assert!(sockets.occupy(&id, "b").await.is_none());
+        assert!(sockets.is_empty(), "nothing is left");
+    }
+
+    #[test]
+    fn what_is_not_here_any_more_is_looked_for_again() {
+        let room = Room::default();
+        assert!(room.search());
+        assert!(!room.search());
+        room.forget();
+        assert!(room.search());
     }
 
     #[tokio::test]

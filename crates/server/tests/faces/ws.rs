@@ -2,7 +2,10 @@
 
 pub(crate) mod client;
 mod defects;
+mod lasting;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use crate::fixture::Server;
@@ -47,6 +50,14 @@ async fn keys_are_asked_for_and_may_be_in_the_address() {
     let opened = served.open("/create", &[("authorization", &bearer)]).await;
     assert!(opened.is_ok());
     assert!(served.open("/create?api_key=wrong", &[]).await.is_err());
+    // As clients send the user info of `ws://x:KEY@host/ws`.
+    let basic = |key: &str| format!("Basic {}", BASE64.encode(format!("x:{key}")));
+    let right = basic(&served.server.admin);
+    let opened = served.open("/create", &[("authorization", &right)]).await;
+    assert!(opened.is_ok());
+    let wrong = basic("wrong");
+    let opened = served.open("/create", &[("authorization", &wrong)]).await;
+    assert!(opened.is_err());
 }
 
 #[tokio::test]

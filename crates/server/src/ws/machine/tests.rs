@@ -258,16 +258,77 @@ fn a_sandbox_is_killed_with_its_process() {
     let done = short(&quiet.deleted(Ok(())));
     assert_eq!(done, ["DELETED", "KILLED", "close 1000"]);
     let mut busy = running();
-    let wanted = [
-        "KILLING",
-        "EXECUTION_FORCE_KILLED",
-        "EXECUTION_DONE",
-        "DELETING",
-        "delete",
-    ];
-    assert_eq!(frame(&mut busy, kill), wanted);
+    let begun = ["KILLING", "DELETING", "delete"];
+    assert_eq!(frame(&mut busy, kill.clone()), begun);
     let failed = short(&busy.deleted(Err(Failed::new("no"))));
     assert_eq!(failed, ["KILL_ERROR", "error"]);
+    // Its process is not forgotten with that.
+    assert!(busy.is_running() && !busy.is_closed());
+    let second = frame(&mut busy, json!({"language": "bash", "code": "x"}));
+    assert_eq!(second, ["EXECUTION_ERROR", "error"]);
+    assert_eq!(frame(&mut busy, kill), begun);
+    let done = short(&busy.deleted(Ok(())));
+    let wanted = [
+        "EXECUTION_FORCE_KILLED",
+        "EXECUTION_DONE",
+        "DELETED",
+        "KILLED",
+        "close 1000",
+    ];
+    assert_eq!(done, wanted);
+}
+
+#[test]
+fn a_stale_cursor_frees_nothing_that_runs() {
+    let stale = Failed::new("stale");
+    let reconnect = json!({"action": "reconnect", "cursor": "1:5"});
+    let mut held = Machine::new(PLAIN, Found::Running, Client::Unknown);
+    assert_eq!(frame(&mut held, reconnect.clone()), ["deliver 1:5"]);
+    let told = short(&held.misplaced(Found::Running, &stale));
+    assert_eq!(told, ["EXECUTION_ERROR", "error"]);
+    assert!(held.is_running());
+    let exec = json!({"language": "bash", "code": "x"});
+    assert_eq!(frame(&mut held, exec), ["EXECUTION_ERROR", "error"]);
+    let checkpoint = frame(&mut held, json!({"action": "checkpoint"}));
+    assert_eq!(checkpoint, ["EXECUTION_IN_PROGRESS_ERROR", "error"]);
+    assert!(held.idle().is_empty());
+    let whole = frame(&mut held, json!({"action": "reconnect"}));
+    assert_eq!(whole, ["deliver"]);
+    let mut left = Machine::new(PLAIN, Found::Ended, Client::Unknown);
+    frame(&mut left, reconnect.clone());
+    let told = short(&left.misplaced(Found::Ended, &stale));
+    assert_eq!(told, ["EXECUTION_ERROR", "error"]);
+    assert!(!left.is_running());
+    // Nobody waits for what is not there.
+    let mut nothing = machine();
+    frame(&mut nothing, reconnect);
+    let told = short(&nothing.misplaced(Found::Nothing, &stale));
+    assert_eq!(told, ["EXECUTION_ERROR", "error", "EXECUTION_DONE"]);
+}
+
+#[test]
+fn input_that_is_lost_is_told_of_before_the_end() {
+    let stopped = running().shutdown(5);
+    let wanted = [
+        "STDIN_ERROR",
+        "error",
+        "EXECUTION_ERROR",
+        "error",
+        "EXECUTION_DONE",
+        "close 1012",
+    ];
+    assert_eq!(short(&stopped), wanted);
+    assert!(message(&stopped[..2]).contains("5 bytes"));
+    let moved = short(&running().moved(5));
+    let wanted = [
+        "LOCK_RELEASE_REQUESTED",
+        "CHECKPOINTING",
+        "STDIN_ERROR",
+        "error",
+        "EXECUTION_DONE",
+    ];
+    assert_eq!(moved[..5], wanted);
+    assert!(!short(&running().moved(0)).contains(&"STDIN_ERROR".to_owned()));
 }
 
 #[test]
@@ -340,11 +401,11 @@ fn somebody_else_ends_the_sandbox() {
 #[test]
 fn c5_a_stop_of_the_server_leaves_nobody_waiting() {
     let wanted = ["EXECUTION_ERROR", "error", "EXECUTION_DONE", "close 1012"];
-    assert_eq!(short(&running().shutdown()), wanted);
-    assert_eq!(short(&machine().shutdown()), ["close 1012"]);
+    assert_eq!(short(&running().shutdown(0)), wanted);
+    assert_eq!(short(&machine().shutdown(0)), ["close 1012"]);
     let mut returns = Machine::new(PLAIN, Found::Running, Client::Unknown);
     frame(&mut returns, json!({"action": "reconnect"}));
-    assert_eq!(short(&returns.shutdown()), ["close 1012"]);
+    assert_eq!(short(&returns.shutdown(0)), ["close 1012"]);
 }
 
 #[test]
