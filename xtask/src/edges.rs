@@ -1,6 +1,5 @@
 //! The direction of dependencies between our crates.
 
-
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 

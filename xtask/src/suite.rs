@@ -1,6 +1,5 @@
 //! The whole test suite: what `./x test` and CI run.
 
-
 use anyhow::{Context, Result, bail};
 
 use crate::step::{run, step, watch};

@@ -55,8 +55,11 @@ async fn moved(guest: &TestGuest, from: &Path, to: &Path) -> Result<EntryInfo, E
     answer.map_err(|e| e.code().unwrap_or_else(|| panic!("not a refusal: {e:?}")))
 }
 
-/// Everything below, with mode, owner, time of the last change and content or target.
-fn tree(top: &Path) -> Vec<(PathBuf, u32, (u32, u32), i64, Vec<u8>)> {
+/// A name with mode, owner, time of the last change and content or target.
+type Found = (PathBuf, u32, (u32, u32), i64, Vec<u8>);
+
+/// Everything below.
+fn tree(top: &Path) -> Vec<Found> {
     let mut found = Vec::new();
     let mut left = vec![top.to_owned()];
     while let Some(path) = left.pop() {

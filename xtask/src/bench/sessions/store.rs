@@ -1,7 +1,6 @@
 //! The stores alone, and the limits beside them: an example of each adapter measures it in one
 //! process, in the directory that the build is in.
 
-
 use anyhow::{Context, Result};
 use serde_json::Value;
 
