@@ -176,12 +176,13 @@ impl SandboxStore for PostgresStore {
     }
 
     async fn sandbox_count_running(&self, workspace: &WorkspaceId) -> Result<u64> {
-        // Why one sleeps is in its body only, which is looked at for those that do.
-        let sql = "SELECT count(*) AS n FROM sandboxes WHERE workspace = $1 AND CASE \
-                   WHEN state IN ('creating', 'running', 'waking') THEN true \
-                   WHEN state = 'deleting' THEN false \
-                   ELSE coalesce(body::json #>> '{state,sleep,cause}', \
-                   body::json #>> '{state,saved,sleep,cause}') IN ('idle', 'requested') END";
+        // Why one sleeps is in its body only, which is looked at for those that do. As text: a body
+        // may hold `\u0000`, which Postgres takes in no JSON. Strings in it cannot look like that,
+        // since their quotes are escaped, and what users name has strings for values.
+        let sql = r#"SELECT count(*) AS n FROM sandboxes WHERE workspace = $1 AND CASE
+                     WHEN state IN ('creating', 'running', 'waking') THEN true
+                     WHEN state = 'deleting' THEN false
+                     ELSE body ~ '"sleep":\{"since":-?[0-9]+,"cause":"(idle|requested)"' END"#;
         count(&self.client().await?, WHAT, sql, &[&workspace.as_str()]).await
     }
 }
