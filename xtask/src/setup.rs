@@ -191,6 +191,7 @@ mod tests {
     /// What every Debian machine that builds the tree has.
     const THERE: &[&str] = &[
         "apt-get",
+        "bash",
         "cargo",
         "chmod",
         "date",
