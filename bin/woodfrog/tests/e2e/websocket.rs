@@ -192,9 +192,9 @@ fn stop(_: &Context) -> Result<()> {
 /// Ends once it is told so from outside of its sandbox.
 const PATIENT: &str = "# woodfrog-e2e-patient
 import signal, sys
-signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 print('up')
-signal.pause()
+signal.sigwait({signal.SIGUSR1})
 print('tail')
 sys.exit(7)";
 
@@ -231,7 +231,7 @@ fn ended_meanwhile(_: &Context) -> Result<()> {
     check!(!patient().is_empty(), "it ended with the server");
     wait_for("the process to end", Duration::from_secs(30), || {
         let left = patient();
-        // One that has just ended cannot be told.
+        // One that has just ended cannot be told; to one that is ending it is nothing.
         let _told = std::process::Command::new("kill")
             .arg("-USR1")
             .args(&left)
