@@ -1,12 +1,13 @@
 //! A client of the WebSocket sandbox: one socket, read when something is waited for.
 
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, Message, WebSocket};
 
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -124,6 +125,8 @@ impl Socket {
                 );
             }
             Ok(_) => return Ok(None),
+            // Nothing is broken: a read that has a time limit is not begun anew by the kernel.
+            Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => return Ok(None),
             Err(error) => bail!("broken after {:?}: {error}", self.statuses),
         };
         if self.count.is_some() && text.as_str().starts_with("{\"event\":\"stdout\"") {
@@ -171,6 +174,7 @@ impl Socket {
                     }
                 }
                 Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => bail!("broken after {:?}: {error}", self.statuses),
             }
         }
